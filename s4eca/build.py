@@ -1,0 +1,129 @@
+"""From a resolved config to objects: the only place that turns `_target_` into code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from s4eca.checkpoint import AtomicCheckpointIO
+from s4eca.data.datamodule import ReferringDataModule
+from s4eca.errors import S4ecaError
+from s4eca.lit.csv_log import CSVLog
+from s4eca.lit.referring import ReferringModule
+from s4eca.segmenter import ReferringSegmenter
+
+Config = dict[str, Any]
+
+# a config may come out of somebody else's checkpoint: it can build these things and nothing else
+ALLOWED = ("s4eca.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "lightning.pytorch.Trainer")
+
+
+def instantiate(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
+    """Builds what a config node describes.
+
+    Args:
+        node: plain values with a `_target_`.
+        key: where it stands in the config, for errors.
+        arguments: further arguments of the target.
+
+    Raises:
+        S4ecaError: a target outside this package and Lightning's callbacks, loggers and trainer, or arguments that do
+            not fit it; what the target itself raises as S4ecaError passes through.
+    """
+    _check_targets(node, key)
+    try:
+        build = hydra.utils.instantiate(dict(node), _partial_=True, _convert_="all")
+        return build if node.get("_partial_") else build(**arguments)
+    except (InstantiationException, TypeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, S4ecaError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from None
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise S4ecaError(f"the config under {key} does not fit {node['_target_']}: {reason}.") from error
+
+
+def build_data(config: Config) -> ReferringDataModule:
+    """Builds the data module."""
+    return instantiate(config["data"], "data")
+
+
+def build_module(config: Config) -> ReferringModule:
+    """Builds towers, method, fusion, decoder and loss, and the LightningModule around them."""
+    model = dict(config["model"])
+    segmenter = ReferringSegmenter(
+        text=instantiate(config["text"], "text"),
+        vision=instantiate(config["vision"], "vision"),
+        method=instantiate(config["tuning"], "tuning"),
+        fusion=instantiate(config["fusion"], "fusion"),
+        decoder=instantiate(config["decoder"], "decoder"),
+        **model.pop("segmenter"),
+    )
+    loss = instantiate(config["loss"], "loss")
+    module = instantiate(model, "model", segmenter=segmenter, loss=loss)
+    module.config = config
+    return module
+
+
+def build_callbacks(config: Config, folder: Path) -> list[Callback]:
+    """Builds the callbacks; checkpoints go to `folder/checkpoints`.
+
+    Raises:
+        S4ecaError: a callback selects by a score of the test split.
+    """
+    callbacks = []
+    for name, node in config["callbacks"].items():
+        if not node:
+            continue
+        monitor = str(node.get("monitor") or "")
+        if monitor.startswith("test"):
+            raise S4ecaError(f"callbacks.{name}.monitor={monitor} selects on the test split; choose a val/ score.")
+        callback = instantiate(node, f"callbacks.{name}")
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder / "checkpoints")
+        callbacks.append(callback)
+    return callbacks
+
+
+def build_loggers(config: Config, folder: Path) -> list[Logger]:
+    """Builds the CSV log, which every run has, and those of the config."""
+    loggers: list[Logger] = [CSVLog(folder)]
+    for name, node in config["logger"].items():
+        try:
+            loggers.append(instantiate(node, f"logger.{name}", save_dir=str(folder)))
+        except ModuleNotFoundError as error:
+            raise S4ecaError(f"logger={name} needs a package that is missing; pip install 's4eca[{name}]'.") from error
+    return loggers
+
+
+def build_trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
+    """Builds the trainer; it writes into `folder` only, and checkpoints atomically."""
+    return instantiate(
+        config["trainer"],
+        "trainer",
+        default_root_dir=str(folder),
+        callbacks=callbacks,
+        logger=loggers or False,
+        enable_model_summary=False,
+        # the data module's samplers know their share of the data themselves
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO()],
+    )
+
+
+def _check_targets(node: Any, key: str) -> None:
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith(ALLOWED):
+            raise S4ecaError(f"the config under {key} names {target}, and only parts of s4eca may be built from it.")
+        for name, value in node.items():
+            _check_targets(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for value in node:
+            _check_targets(value, key)

@@ -1,0 +1,215 @@
+"""Checkpoints: what is saved, and what is checked when it is loaded.
+
+A Lightning checkpoint of a run holds what can change, in four groups (method, norms, fusion, decoder), the states of
+optimiser, loops, sampler and random generators, and under `s4eca` everything that is needed to rebuild the network
+around it: the resolved config, versions, the tokenizer's files, the identity of the frozen base weights, and the
+fingerprint of the training data. Frozen weights are not in it. Loading is strict on everything that is stored, and
+never unpickles anything but tensors and plain values.
+
+The folder that people share holds the same without the training states: `method.safetensors`, `head.safetensors`
+(norms, fusion and decoder) and `s4eca.json`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import safetensors.torch
+import timm
+import torch
+import transformers
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+import s4eca
+from s4eca.errors import S4ecaError
+from s4eca.segmenter import ReferringSegmenter, group_of
+from s4eca.tokenizer import tokenizer_files, tokenizer_from_files
+
+PREFIX = "segmenter."
+META = "s4eca"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as it was read.
+
+    Attributes:
+        path: where it was read from.
+        state: learned tensors by their name in `ReferringSegmenter`.
+        meta: what `describe` wrote.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config of the run.
+
+        Raises:
+            S4ecaError: the run was made in Python without a config.
+        """
+        if not self.meta["config"]:
+            raise S4ecaError(
+                f"{self.path} was written by a Python script without a config; build the same network and call "
+                "s4eca.checkpoint.load_learned."
+            )
+        return self.meta["config"]
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Rebuilds the tokenizer that the run was trained with."""
+        return tokenizer_from_files(self.meta["tokenizer"])
+
+
+def describe(
+    segmenter: ReferringSegmenter,
+    config: Mapping[str, Any] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns what a checkpoint says about itself, as plain values.
+
+    Args:
+        segmenter: for the identity of its base weights.
+        config: resolved config of the run, None for a run without one.
+        tokenizer: its files are stored.
+        data: fingerprint of the data, see `ReferringDataModule.fingerprint`.
+    """
+    return {
+        "versions": {
+            "s4eca": s4eca.__version__,
+            "torch": str(torch.__version__),
+            "lightning": lightning.__version__,
+            "transformers": transformers.__version__,
+            "timm": timm.__version__,
+        },
+        "config": dict(config or {}),
+        "tokenizer": tokenizer_files(tokenizer),
+        "base": {"text": segmenter.text.base.to_dict(), "vision": segmenter.vision.base.to_dict()},
+        "data": dict(data),
+    }
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint file, or the folder that `share` wrote.
+
+    Raises:
+        S4ecaError: nothing there, not readable, or not a checkpoint of this package.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise S4ecaError(f"there is no checkpoint at {path}; give the path of a .ckpt file or a shared folder.")
+    if path.is_dir():
+        return _read_folder(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError and others
+        reason = str(error).strip().split(". ")[0].split("\n")[0]
+        raise S4ecaError(
+            f"{path} cannot be read as a checkpoint ({reason}); it is damaged, or holds more than tensors and plain "
+            "values, which is never unpickled."
+        ) from error
+    if not isinstance(content, dict) or META not in content or "state_dict" not in content:
+        raise S4ecaError(f"{path} is not a checkpoint of s4eca; give one that a run has written.")
+    state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    return Checkpoint(path, state, content[META])
+
+
+def load_learned(segmenter: ReferringSegmenter, checkpoint: Checkpoint) -> None:
+    """Fills everything learned, after checking that the checkpoint belongs to this network.
+
+    Raises:
+        S4ecaError: see `check_base` and `check_learned`; the network is unchanged then.
+    """
+    check_base(segmenter, checkpoint.meta, checkpoint.path)
+    check_learned(segmenter, checkpoint.state, checkpoint.path)
+    segmenter.load_state_dict(checkpoint.state, strict=False)
+
+
+def check_learned(segmenter: ReferringSegmenter, state: Mapping[str, Tensor], where: Path | str) -> None:
+    """Compares stored tensors with those that the network learns.
+
+    Raises:
+        S4ecaError: a tensor is missing, unexpected, or has another shape.
+    """
+    expected = segmenter.learned_state()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        what = [f"lacks {len(missing)} tensors such as {missing[0]}"] if missing else []
+        what += [f"has {len(extra)} tensors too many such as {extra[0]}"] if extra else []
+        raise S4ecaError(
+            f"{where} {' and '.join(what)}; load it into a network with the same tuning, fusion and decoder settings."
+        )
+    for name, value in expected.items():
+        if state[name].shape != value.shape:
+            raise S4ecaError(
+                f"{where} holds {name} of shape {tuple(state[name].shape)}, and this network needs "
+                f"{tuple(value.shape)}; load it into a network with the same widths."
+            )
+
+
+def check_base(segmenter: ReferringSegmenter, meta: Mapping[str, Any], where: Path | str) -> None:
+    """Compares the frozen weights with those that the checkpoint was trained on.
+
+    Raises:
+        S4ecaError: a tower's weights hash to something else.
+    """
+    for tower in (segmenter.text, segmenter.vision):
+        stored = meta["base"][tower.kind]
+        if stored["sha256"] != tower.base.sha256:
+            raise S4ecaError(
+                f"{where} was trained on {tower.kind} weights {stored['name']} from {stored['source']} "
+                f"(sha256 {stored['sha256'][:12]}), and these are {tower.base.name} from {tower.base.source} "
+                f"({tower.base.sha256[:12]}); give the same weights with {tower.kind}.weights=PATH."
+            )
+
+
+def share(checkpoint: Checkpoint, folder: str | Path) -> Path:
+    """Writes the folder that people share, and returns it.
+
+    Raises:
+        S4ecaError: the folder exists and holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "s4eca.json").is_file():
+        raise S4ecaError(f"{folder} exists and is no shared checkpoint; give an empty or new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, dict[str, Tensor]] = {"method": {}, "head": {}}
+    for name, value in checkpoint.state.items():
+        parts["method" if group_of(name) == "method" else "head"][name] = value.contiguous()
+    for part, tensors in parts.items():
+        safetensors.torch.save_file(tensors, folder / f"{part}.safetensors")
+    (folder / "s4eca.json").write_text(json.dumps(checkpoint.meta, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _read_folder(folder: Path) -> Checkpoint:
+    names = ("method.safetensors", "head.safetensors", "s4eca.json")
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise S4ecaError(f"{folder} is no shared checkpoint, it lacks {', '.join(absent)}.")
+    try:
+        state = {**safetensors.torch.load_file(folder / names[0]), **safetensors.torch.load_file(folder / names[1])}
+        meta = json.loads((folder / names[2]).read_text(encoding="utf-8"))
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise S4ecaError(f"{folder} cannot be read as a shared checkpoint ({error}).") from error
+    return Checkpoint(folder, state, meta)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes next to the target and moves into place, so that a killed run never leaves half a checkpoint."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Saves to `path`; a checkpoint that was there before is replaced only by a complete one."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        os.replace(partial, target)

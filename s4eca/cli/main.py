@@ -1,0 +1,63 @@
+"""`s4eca train|eval|share|data …`; `train` and `eval` take Hydra overrides."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s4eca.cli.data import data
+from s4eca.cli.messages import guarded, show_warnings
+
+app = typer.Typer(
+    name="s4eca",
+    help="Parameter-efficient referring remote-sensing image segmentation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data, name="data")
+HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=HYDRA)
+def train(context: typer.Context) -> None:
+    """Train by a Hydra config: s4eca train experiment=demo seed=1 (the same as python train.py ...)."""
+    from s4eca.cli.train import main as run
+
+    _hand_over(run, context)
+
+
+@app.command("eval", context_settings=HYDRA)
+def evaluate(context: typer.Context) -> None:
+    """Evaluate a checkpoint: s4eca eval ckpt=PATH data.root=PATH (the same as python eval.py ...)."""
+    from s4eca.cli.eval import main as run
+
+    _hand_over(run, context)
+
+
+@app.command()
+def share(
+    ckpt: Annotated[Path, typer.Argument(help="checkpoint of a run")],
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+) -> None:
+    """Write the folder that people share: method.safetensors, head.safetensors and s4eca.json."""
+    from s4eca.checkpoint import read_checkpoint
+    from s4eca.checkpoint import share as write
+
+    folder = write(read_checkpoint(ckpt), out)
+    for path in sorted(folder.iterdir()):
+        typer.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def main() -> None:
+    """Entry point of the `s4eca` command."""
+    show_warnings()
+    guarded(app)()
+
+
+def _hand_over(run: Callable[[], None], context: typer.Context) -> None:
+    sys.argv = [f"s4eca {context.command.name}", *context.args]
+    run()
+

@@ -1,0 +1,33 @@
+"""Errors and warnings are for the user: one sentence each, no traceback, no line of code."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from s4eca.errors import S4ecaError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def guarded(task: Callable[P, R]) -> Callable[P, R]:
+    """Makes an `S4ecaError` one sentence on standard error and exit status 2."""
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return task(*args, **kwargs)
+        except S4ecaError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return run
+
+
+def show_warnings() -> None:
+    """Prints every later warning as a sentence on standard error."""
+    warnings.showwarning = _one_line
+
+
+def _one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:  # noqa: ARG001
+    print(f"warning: {message}", file=sys.stderr)

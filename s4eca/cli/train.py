@@ -1,0 +1,158 @@
+"""Training by config: compose, build, fit, say where everything is."""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from s4eca.build import Config, build_callbacks, build_data, build_loggers, build_module, build_trainer
+from s4eca.checkpoint import load_learned, read_checkpoint
+from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
+from s4eca.cli.messages import guarded, show_warnings
+from s4eca.errors import S4ecaError
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, folder: Path, resume: Path | None = None) -> float | None:
+    """Runs one training.
+
+    Args:
+        config: resolved config.
+        folder: run folder; gets `config.yaml`, `environment.json`, `metrics.csv`, `checkpoints/` and `pictures/`.
+        resume: checkpoint to go on from.
+
+    Returns:
+        The best score of the checkpoint callback that monitors one, None where there is none.
+
+    Raises:
+        S4ecaError: anything the user can mend, before the first step wherever it can be known by then.
+    """
+    lightning.seed_everything(config["seed"], workers=True, verbose=False)
+    callbacks = build_callbacks(config, folder)
+    data = build_data(config)
+    data.prepare_data()
+    data.setup("fit")
+    module = build_module(config)
+    data.tokenizer = module.segmenter.text.load_tokenizer()  # type: ignore[operator]
+    if config["init_from"]:
+        load_learned(module.segmenter, read_checkpoint(config["init_from"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    _write(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    loggers = build_loggers(config, folder)
+    trainer = build_trainer(config, folder, callbacks, loggers)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_hyperparams(config)
+    try:
+        trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
+    except BaseException:
+        _finish_wandb(loggers, failed=True)
+        raise
+    _finish_wandb(loggers, failed=False)
+    return _report(trainer, folder)
+
+
+def environment() -> dict[str, Any]:
+    """Returns what the run ran on."""
+    names = ("s4eca", "torch", "torchvision", "lightning", "transformers", "timm", "hydra-core", "peft", "numpy")
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "packages": {name: metadata.version(name) for name in names},
+        "git": commit,
+    }
+
+
+def _report(trainer: Trainer, folder: Path) -> float | None:
+    console, best = Console(soft_wrap=True), None
+    if not trainer.is_global_zero:
+        return None
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.monitor:
+            assert callback.best_model_score is not None
+            best = float(callback.best_model_score)
+            path = os.path.relpath(callback.best_model_path)
+            console.print(f"best {callback.monitor} {best:.4f}", highlight=False)
+            console.print(f"evaluate with: python eval.py ckpt={path}", highlight=False)
+    console.print(f"run folder: {os.path.relpath(folder)}", highlight=False)
+    return best
+
+
+def _finish_wandb(loggers: list[Any], failed: bool) -> None:
+    """Closes the W&B run, which a multirun would otherwise go on writing to."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish(exit_code=int(failed))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _saved_run(folder: Path) -> tuple[DictConfig, Path]:
+    """Returns the config and the last checkpoint of a run folder."""
+    saved, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+    for path in (saved, last):
+        if not path.is_file():
+            raise S4ecaError(f"resume={folder} cannot go on: it has no {path.relative_to(folder)}; start a new run.")
+    config = OmegaConf.load(saved)
+    assert isinstance(config, DictConfig)
+    return config, last
+
+
+@guarded
+def _task(config: DictConfig) -> float | None:
+    folder, last = Path(HydraConfig.get().runtime.output_dir), None
+    if config.resume:
+        if not Path(config.resume).is_dir():
+            raise S4ecaError(f"resume={config.resume} is not a folder; give the run folder of the run to go on with.")
+        given = overrides("resume")
+        config, last = _saved_run(Path(config.resume))
+        apply_overrides(config, given, "the resumed run")
+    devices = config.trainer.devices
+    many = devices not in (1, "1") and config.trainer.accelerator != "cpu"
+    if HydraConfig.get().mode == RunMode.MULTIRUN and (many or str(config.trainer.get("strategy")).startswith("ddp")):
+        raise S4ecaError(
+            f"a multirun with trainer.devices={devices} would start the sweep again in every process; set "
+            "trainer.devices=1, or start one run per job."
+        )
+    content = plain(config)
+    content["resume"] = None
+    return train(content, folder, last)
+
+
+def main() -> None:
+    """Entry point of `train.py` and `s4eca train`."""
+    show_warnings()
+    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")(_task)()

@@ -1,0 +1,281 @@
+"""LightningDataModules: one base, one class per dataset."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from s4eca.data.checks import SPLITS, check_split
+from s4eca.data.dataset import Collate, ReferenceDataset, Tokenizer, token_lengths
+from s4eca.data.masks import mask_fingerprint
+from s4eca.data.references import Reference
+from s4eca.data.refsegrs import read_refsegrs
+from s4eca.data.rrsis_d import read_rrsis_d
+from s4eca.data.sampler import EpochSampler, ResumableLoader
+from s4eca.data.synthetic import read_parameters, synthesize
+from s4eca.data.transforms import RESIZERS, Augmentation, Photometric
+from s4eca.errors import S4ecaError
+
+_STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+
+
+class ReferringDataModule(LightningDataModule):
+    """Loads any dataset whose splits `read` can return; a new dataset overrides that one method.
+
+    All randomness of a sample is a function of (seed, epoch, index): nothing depends on workers, on the global random
+    state, or on where a run was interrupted.
+
+    Args:
+        root: the dataset's folder.
+        tokenizer: a transformers fast tokenizer; may be assigned later, at the latest before a loader is used.
+        image_size: side of image and mask in pixels, at the model's input.
+        max_tokens: fixed length of the token rows, special tokens included.
+        batch_size: training samples per process and step.
+        eval_batch_size: the same for validation and test, `batch_size` where it is None.
+        num_workers: loader processes; 0 loads in the main process.
+        resize: `pil` or `torch`, see `resize_image`.
+        photometric: augmentation of training images, None for none (the paper recipes).
+        strict_counts: a split size other than the published one is an error instead of a warning.
+        seed: of the training order and the augmentation.
+        pin_memory: page-locked batches, for a GPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        tokenizer: Tokenizer | None = None,
+        image_size: int = 480,
+        max_tokens: int = 20,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        num_workers: int = 2,
+        resize: str = "pil",
+        photometric: Photometric | None = None,
+        strict_counts: bool = False,
+        seed: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.tokenizer = tokenizer
+        self.image_size = _at_least(1, image_size, "image_size")
+        self.max_tokens = _at_least(3, max_tokens, "max_tokens")  # two special tokens and a word
+        self.batch_size = _at_least(1, batch_size, "batch_size")
+        self.eval_batch_size = (
+            batch_size if eval_batch_size is None else _at_least(1, eval_batch_size, "eval_batch_size")
+        )
+        self.num_workers = _at_least(0, num_workers, "num_workers")
+        if resize not in RESIZERS:
+            raise S4ecaError(f"There is no resizing {resize!r}: set data.resize to one of {', '.join(RESIZERS)}.")
+        self.resize = resize
+        self.photometric = photometric
+        self.strict_counts = strict_counts
+        self.seed = _at_least(0, seed, "seed")
+        self.pin_memory = pin_memory
+        self._references: dict[str, list[Reference]] = {}
+        self._checked_lengths: set[str] = set()
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split; the one method that a dataset has to provide."""
+        raise NotImplementedError
+
+    def references(self, split: str) -> list[Reference]:
+        """Returns the references of `train`, `val` or `test`, read once."""
+        check_split(split)
+        if split not in self._references:
+            self._references[split] = self.read(split)
+        return self._references[split]
+
+    def dataset(self, split: str) -> ReferenceDataset:
+        """Returns the samples of a split: augmented for training, with original masks for evaluation."""
+        train = split == "train"
+        augment = train and self.photometric is not None and self.photometric.active
+        return ReferenceDataset(
+            self.references(split),
+            self.image_size,
+            resize=self.resize,
+            augmentation=Augmentation(self.photometric) if augment and self.photometric else None,
+            seed=self.seed,
+            keep_original=not train,
+        )
+
+    def fingerprint(self, splits: tuple[str, ...] = SPLITS) -> dict[str, dict[str, Any]]:
+        """Returns what identifies the data: for each split its size and a hash, without opening an image.
+
+        The hash covers, in order, each reference's id, image file name, expression, category and mask annotation (the
+        text of an RLE; name and size in bytes of a mask file). Folders are not part of it.
+        """
+        result = {}
+        for split in splits:
+            digest = hashlib.sha256()
+            references = self.references(split)
+            for item in references:
+                row = [item.id, item.image.name, item.expression, item.category, mask_fingerprint(item.mask)]
+                digest.update(json.dumps(row).encode())
+            result[split] = {"count": len(references), "sha256": digest.hexdigest()}
+        return result
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the splits of a stage, so that what is wrong with the data shows before training starts.
+
+        Args:
+            stage: `fit`, `validate` or `test`; None reads all three splits.
+        """
+        for split in SPLITS if stage is None else _STAGE_SPLITS.get(stage, ()):
+            self.references(split)
+            if self.tokenizer is not None:
+                self._warn_truncated(split, self.tokenizer)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Returns the training loader: shuffled, the last incomplete batch dropped, resumable after any batch."""
+        dataset = self.dataset("train")
+        sampler = self._sampler(len(dataset), train=True)
+        if len(sampler) < self.batch_size:
+            raise S4ecaError(
+                f"The train split has {len(sampler)} references per process, fewer than one batch of"
+                f" {self.batch_size}: lower data.batch_size."
+            )
+        return ResumableLoader(
+            dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True, **self._loading("train")
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Returns the validation loader: every reference once, in the dataset's order."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Returns the test loader: every reference once, in the dataset's order."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: str) -> DataLoader:
+        dataset = self.dataset(split)
+        sampler = self._sampler(len(dataset), train=False)
+        return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
+
+    def _sampler(self, length: int, train: bool) -> EpochSampler:
+        trainer = self.trainer
+        replicas, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+        return EpochSampler(length, self.seed, shuffle=train, num_replicas=replicas, rank=rank, even=train)
+
+    def _loading(self, split: str) -> dict[str, Any]:
+        """Returns the arguments that all loaders share."""
+        if self.tokenizer is None:
+            raise S4ecaError(
+                "The data module has no tokenizer: pass tokenizer=… or assign datamodule.tokenizer before it is used."
+            )
+        self._warn_truncated(split, self.tokenizer)
+        return {
+            "collate_fn": Collate(self.tokenizer, self.max_tokens),
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory,
+            "worker_init_fn": _start_worker,
+            # its own, so that opening an iterator leaves the global random state alone
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+    def _warn_truncated(self, split: str, tokenizer: Callable[..., Any]) -> None:
+        if split in self._checked_lengths:
+            return
+        self._checked_lengths.add(split)
+        # a tokenizer that has used threads would complain in every worker that is forked afterwards
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        lengths = token_lengths(self.references(split), tokenizer)
+        truncated = sum(length > self.max_tokens for length in lengths)
+        if truncated:
+            warnings.warn(
+                f"{truncated} of {len(lengths)} expressions of the {split} split are longer than {self.max_tokens}"
+                f" tokens (the longest has {max(lengths)}) and lose their end: raise data.max_tokens.",
+                stacklevel=3,
+            )
+
+
+class RRSISDDataModule(ReferringDataModule):
+    """RRSIS-D; 22 tokens cover every one of its sentences."""
+
+    name = "rrsis_d"
+
+    def __init__(self, *, max_tokens: int = 22, split_by: str = "unc", **options: Any) -> None:
+        super().__init__(max_tokens=max_tokens, **options)
+        self.split_by = split_by
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split, see `read_rrsis_d`."""
+        return read_rrsis_d(self.root, split, self.strict_counts, self.split_by)
+
+
+class RefSegRSDataModule(ReferringDataModule):
+    """RefSegRS."""
+
+    name = "refsegrs"
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split, see `read_refsegrs`."""
+        return read_refsegrs(self.root, split, self.strict_counts)
+
+
+class SyntheticDataModule(ReferringDataModule):
+    """Scenes drawn by `synthesize`, written where they are missing and read like the dataset they imitate.
+
+    Args:
+        layout: `rrsis_d` or `refsegrs`.
+        train: number of training images; likewise `val` and `test`.
+        val: see `train`.
+        test: see `train`.
+        scene_size: side of the drawn images in pixels.
+        scene_seed: of the drawings.
+        options: as for `ReferringDataModule`.
+    """
+
+    name = "synthetic"
+
+    def __init__(
+        self,
+        *,
+        layout: str = "rrsis_d",
+        train: int = 200,
+        val: int = 40,
+        test: int = 40,
+        scene_size: int = 160,
+        scene_seed: int = 0,
+        max_tokens: int = 22,
+        **options: Any,
+    ) -> None:
+        super().__init__(max_tokens=max_tokens, **options)
+        self.layout = layout
+        self.counts = {"train": train, "val": val, "test": test}
+        self.scene_size = scene_size
+        self.scene_seed = scene_seed
+
+    def prepare_data(self) -> None:
+        """Draws the scenes into `root`; does nothing where they are there already."""
+        synthesize(self.root, self.layout, self.scene_seed, **self.counts, size=self.scene_size)
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split; raises `S4ecaError` where `prepare_data` has not been called."""
+        if read_parameters(self.root) is None:
+            raise S4ecaError(f"There is no synthetic data in {self.root}: call prepare_data() first.")
+        reader = read_rrsis_d if self.layout == "rrsis_d" else read_refsegrs
+        return reader(self.root, split, strict_counts=True, expected=self.counts)
+
+
+def _start_worker(worker_id: int) -> None:  # noqa: ARG001
+    import cv2
+
+    # the workers are the parallelism; more threads in each would only wait for one another
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _at_least(lowest: int, value: int, name: str) -> int:
+    if value < lowest:
+        raise S4ecaError(f"data.{name}={value} is too small: set it to {lowest} or more.")
+    return value

@@ -1,0 +1,59 @@
+"""A light feature-pyramid decoder whose result for a sample does not depend on the rest of the batch."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s4eca.errors import S4ecaError
+
+GROUP = 8  # channels that share their GroupNorm statistics
+
+
+class FPNDecoder(nn.Module):
+    """Feature-pyramid decoder (FPN, arXiv 1612.03144; levels summed at the finest grid as in Panoptic FPN).
+
+    1x1 laterals to one width, top-down addition, a 3x3 convolution per level, the sum of all levels at the finest
+    grid, one more 3x3 convolution and a 1x1 classifier. Every 3x3 convolution is followed by GroupNorm, not
+    BatchNorm: small batches and per-sample results. With Swin-B and two output channels it has 3.44 M parameters at
+    width 256 and 0.99 M at width 128.
+
+    Args:
+        channels: C_i of the stages, fine to coarse.
+        out_channels: K, scores per pixel.
+        width: channels inside the decoder, a multiple of 8.
+
+    Raises:
+        S4ecaError: a width that is not a positive multiple of 8.
+    """
+
+    def __init__(self, channels: Sequence[int], out_channels: int, width: int = 256) -> None:
+        super().__init__()
+        if width < GROUP or width % GROUP:
+            raise S4ecaError(f"FPN decoder width {width}: give a positive multiple of {GROUP}.")
+        self.laterals = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in channels)
+        self.smooth = nn.ModuleList(_convolution(width) for _ in channels)
+        self.head = _convolution(width)
+        self.classifier = nn.Conv2d(width, out_channels, 1)
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """Returns scores (B, K, H_1, W_1) from NHWC grids (B, H_i, W_i, C_i), fine to coarse."""
+        levels = [lateral(grid.permute(0, 3, 1, 2)) for lateral, grid in zip(self.laterals, pyramid, strict=True)]
+        for i in range(len(levels) - 2, -1, -1):
+            levels[i] = levels[i] + _resize(levels[i + 1], levels[i])
+        merged = self.smooth[0](levels[0])
+        for smooth, level in zip(self.smooth[1:], levels[1:], strict=True):
+            merged = merged + _resize(smooth(level), merged)
+        return self.classifier(self.head(merged))
+
+
+def _convolution(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.GroupNorm(width // GROUP, width),
+        nn.ReLU(),
+    )
+
+
+def _resize(grid: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(grid, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,1 @@
+"""Evaluation: protocols, the metric, reports and pictures."""

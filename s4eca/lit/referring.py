@@ -1,0 +1,174 @@
+"""Training and evaluating a `ReferringSegmenter`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedTokenizerBase
+
+from s4eca.checkpoint import META, PREFIX, check_base, check_learned, describe
+from s4eca.data.references import Batch
+from s4eca.errors import S4ecaError
+from s4eca.evaluation.metrics import ReferringMetrics
+from s4eca.evaluation.protocols import PROTOCOLS
+from s4eca.segmenter import ReferringSegmenter
+
+
+class ReferringModule(LightningModule):
+    """AdamW, linear warm-up and polynomial decay per step; metrics under all protocols.
+
+    `val/mIoU` and `val/oIoU` are those of the first protocol; every score is also logged as `val/PROTOCOL/NAME`.
+
+    Args:
+        segmenter: the network.
+        loss: called with logits (B, S, S) and masks (B, S, S) bool.
+        lr: peak learning rate.
+        weight_decay: not applied to norms, biases, queries and position bias tables.
+        warmup_steps: optimiser steps of the linear warm-up.
+        poly_power: exponent of `(1 - step / steps)`; 0.9 in LAVT and RMSIN.
+        protocols: evaluation protocols.
+        config: the run's resolved config as plain values, stored in its checkpoints.
+
+    Attributes:
+        scores: of the last validation or test, per protocol, as fractions.
+    """
+
+    def __init__(
+        self,
+        segmenter: ReferringSegmenter,
+        loss: nn.Module,
+        lr: float = 1e-4,
+        weight_decay: float = 1e-2,
+        warmup_steps: int = 500,
+        poly_power: float = 0.9,
+        protocols: Sequence[str] = tuple(PROTOCOLS),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.segmenter, self.loss = segmenter, loss
+        self.lr, self.weight_decay = lr, weight_decay
+        self.warmup_steps, self.poly_power = warmup_steps, poly_power
+        self.config = dict(config or {})
+        self.primary = protocols[0]
+        self.val_metrics = ReferringMetrics(protocols)
+        self.test_metrics = ReferringMetrics(protocols)
+        # frozen weights are missing from checkpoints; `on_load_checkpoint` is strict on everything else
+        self.strict_loading = False
+        self.scores: dict[str, dict[str, float]] = {}
+        self._meta: dict[str, Any] | None = None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns logits (B, S, S)."""
+        return self.segmenter(batch.image, batch.input_ids, batch.attention_mask)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Returns the loss of a batch."""
+        loss = self.loss(self(batch), batch.mask)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Counts a batch into the validation metrics and returns its logits, for the pictures."""
+        logits = self(batch)
+        self.val_metrics.update(logits, batch)
+        self.log("val/loss", self.loss(logits, batch.mask), batch_size=len(batch), sync_dist=True)
+        return logits
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Counts a batch into the test metrics and returns its logits."""
+        logits = self(batch)
+        self.test_metrics.update(logits, batch)
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores of the validation split."""
+        self._log_scores("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the scores of the evaluated split."""
+        self._log_scores("test", self.test_metrics)
+
+    def _log_scores(self, stage: str, metrics: ReferringMetrics) -> None:
+        self.scores = scores = metrics.compute()
+        metrics.reset()
+        for protocol, values in scores.items():
+            for name, value in values.items():
+                self.log(f"{stage}/{protocol}/{name}", float(value))
+        for name in ("mIoU", "oIoU"):
+            self.log(f"{stage}/{name}", scores[self.primary][name], prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Returns AdamW over what is learned, and its schedule per optimiser step.
+
+        Raises:
+            S4ecaError: the number of steps is not known.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise S4ecaError("the schedule needs an end; set trainer.max_epochs or trainer.max_steps.")
+        optimizer = AdamW(parameter_groups(self.segmenter, self.weight_decay), lr=self.lr)
+        warmup, total, power = self.warmup_steps, max(int(steps), 1), self.poly_power
+
+        def factor(step: int) -> float:
+            ramp = min((step + 1) / warmup, 1.0) if warmup else 1.0
+            return ramp * max(1 - step / total, 0.0) ** power
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves frozen weights out and adds what a checkpoint says about itself."""
+        learned = {PREFIX + name for name in self.segmenter.learned_state()}
+        for key in ("state_dict", "raw_state_dict"):
+            if key in checkpoint:
+                checkpoint[key] = {name: value for name, value in checkpoint[key].items() if name in learned}
+        if self._meta is None:
+            data = self.trainer.datamodule
+            self._meta = describe(self.segmenter, self.config, _tokenizer(data), data.fingerprint(("train", "val")))
+        checkpoint[META] = self._meta
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks a checkpoint before anything of it is used.
+
+        Raises:
+            S4ecaError: it does not fit this network, its base weights, or, when training goes on, its data.
+        """
+        where = "the checkpoint"
+        if META not in checkpoint:
+            raise S4ecaError(f"{where} is not one of s4eca; give one that a run has written.")
+        check_base(self.segmenter, checkpoint[META], where)
+        state = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
+        check_learned(self.segmenter, state, where)
+        trainer = self._trainer
+        data = getattr(trainer, "datamodule", None)
+        if trainer is not None and trainer.training and data is not None:
+            stored, here = checkpoint[META]["data"], data.fingerprint(("train", "val"))
+            for split in ("train", "val"):
+                if stored[split] != here[split]:
+                    raise S4ecaError(
+                        f"the {split} split has changed since {where} was written ({stored[split]['count']} samples "
+                        f"then, {here[split]['count']} now, or other contents); resume with the same data, or start "
+                        "anew with init_from=CKPT."
+                    )
+
+
+def parameter_groups(segmenter: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Splits what is learned into weights that decay and those that do not (norms, biases, queries, bias tables)."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in segmenter.named_parameters():
+        if parameter.requires_grad:
+            kept = parameter.ndim <= 1 or name.endswith(("queries", "relative_position_bias_table"))
+            groups[not kept].append(parameter)
+    return [
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+    ]
+
+
+def _tokenizer(data: Any) -> PreTrainedTokenizerBase:
+    tokenizer = getattr(data, "tokenizer", None)
+    if tokenizer is None:
+        raise S4ecaError("checkpoints store the tokenizer; train with a data module that has one.")
+    return tokenizer

@@ -1,0 +1,111 @@
+"""The network: towers, tuning method, fusion and decoder. It knows nothing about training."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s4eca.errors import S4ecaError
+from s4eca.fusion.none import NoFusion
+from s4eca.runner import Runner
+from s4eca.towers.base import TextTower, VisionTower
+from s4eca.tuning.base import TuningMethod
+
+GROUPS = ("method", "norms", "fusion", "decoder")
+
+
+class ReferringSegmenter(nn.Module):
+    """An image and an expression in, one logit per pixel out.
+
+    Args:
+        text: text tower.
+        vision: vision tower.
+        method: tuning method; it is attached here.
+        decoder: called as `decoder(channels=..., out_channels=...)`.
+        fusion: called as `fusion(channels=..., text_dim=...)`; None for no fusion.
+        head_logits: the decoder's output channels: 1, or 2 (background, target) as in LAVT and RMSIN, whose difference
+            is the logit; both have the same loss values.
+        grad_checkpointing: see `Runner`.
+        compile: see `Runner`.
+
+    Raises:
+        S4ecaError: no part of it would bring language into the image, or a setting the method does not support.
+    """
+
+    def __init__(
+        self,
+        text: TextTower,
+        vision: VisionTower,
+        method: TuningMethod,
+        decoder: Callable[..., nn.Module],
+        fusion: Callable[..., nn.Module] | None = None,
+        head_logits: Literal[1, 2] = 1,
+        grad_checkpointing: Literal["none", "block"] = "none",
+        compile: str = "none",  # noqa: A002
+    ) -> None:
+        super().__init__()
+        if head_logits not in (1, 2):
+            raise S4ecaError(f"model.segmenter.head_logits={head_logits} is neither 1 nor 2.")
+        self.text, self.vision, self.method = text, vision, method
+        method.attach(text, vision)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in vision.widths)
+        self.fusion = (fusion or NoFusion)(channels=vision.widths, text_dim=text.widths[-1])
+        self.decoder = decoder(channels=vision.widths, out_channels=head_logits)
+        if isinstance(self.fusion, NoFusion) and not method.capabilities.language:
+            raise S4ecaError(
+                f"tuning={method.name} brings no language into the image, so every expression would get the same "
+                "mask; set fusion=pwam or fusion=film."
+            )
+        self.runner = Runner(text, vision, method, grad_checkpointing, compile)
+
+    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Returns logits (B, S, S) in fp32; a pixel belongs to the target where its logit is above 0.
+
+        Args:
+            image: (B, 3, S, S) uint8.
+            input_ids: (B, L).
+            attention_mask: (B, L), 1 for words.
+        """
+        word_mask = attention_mask.bool()
+        fused: list[Tensor] = []
+
+        def feed_back(stage: int, grid: Tensor, words: Tensor) -> Tensor:
+            onward, seen = self.fusion.stage(stage, grid, words, word_mask)
+            fused.append(seen)
+            return onward
+
+        walked = self.runner(
+            image, input_ids, attention_mask, at_stage=feed_back if self.fusion.feedback else None
+        )
+        pyramid = fused if self.fusion.feedback else self.fusion(walked.pyramid, walked.words, word_mask)
+        normed = [norm(grid) for norm, grid in zip(self.norms, pyramid, strict=True)]
+        scores = self.decoder(normed).float()
+        logits = scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores[:, 0]
+        # align_corners as in LAVT's decoder and final resize
+        return F.interpolate(logits[:, None], size=image.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
+
+    def train(self, mode: bool = True) -> "ReferringSegmenter":
+        """Sets train mode on everything that is learned; frozen towers stay in eval mode."""
+        super().train(mode)
+        self.method.set_mode(self.text, self.vision, mode)
+        return self
+
+    @torch.no_grad()
+    def predict(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Returns masks (B, S, S) bool; arguments as in `forward`."""
+        return self(image, input_ids, attention_mask) > 0
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Returns everything that can change in training, by name; frozen tower weights are not in it."""
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        towers = ("text.", "vision.")
+        buffers = {name for name, _ in self.named_buffers() if name.startswith(towers)}
+        return {name: value for name, value in self.state_dict().items() if name not in frozen | buffers}
+
+
+def group_of(name: str) -> str:
+    """Returns which of `GROUPS` a learned tensor belongs to; trained tower weights belong to the method."""
+    head = name.partition(".")[0]
+    return head if head in GROUPS else "method"

@@ -1,0 +1,117 @@
+"""Language-guided selection: which scale, and which places."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Condition = Literal["both", "text", "visual"]
+
+
+class ScaleSelection(nn.Module):
+    """Mixes the maps of the extractor, the weights chosen by language (reconstruction; SKNet's selection with words).
+
+    `softmax` over the scales of a small network on the pooled maps and the pooled language; its last layer starts at
+    zero, so that all scales count the same at first.
+
+    Args:
+        scales: number of maps S.
+        width: their channels R.
+        language_width: channels of the language.
+        condition: what chooses: `both`, `text` or `visual`.
+        granularity: one weight per `channel`, or one `scalar` per map.
+        temperature: of the softmax.
+    """
+
+    def __init__(
+        self,
+        scales: int,
+        width: int,
+        language_width: int,
+        condition: Condition = "both",
+        granularity: Literal["channel", "scalar"] = "channel",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.condition, self.temperature, self.scales = condition, temperature, scales
+        if condition != "visual":
+            self.project = nn.Linear(language_width, width)
+        self.squeeze = nn.Linear(width * (2 if condition == "both" else 1), max(width // 4, 32))
+        self.choose = nn.Linear(max(width // 4, 32), scales * (width if granularity == "channel" else 1))
+        nn.init.zeros_(self.choose.weight)
+        nn.init.zeros_(self.choose.bias)
+
+    def forward(self, maps: list[Tensor], sentence: Tensor) -> Tensor:
+        """Returns the mixture (B, R, H, W) of S maps of that shape, chosen by a sentence (B, R_t)."""
+        evidence = []
+        if self.condition != "text":
+            evidence.append(sum(scale.mean(dim=(2, 3)) for scale in maps))
+        if self.condition != "visual":
+            evidence.append(self.project(sentence))
+        hidden = nn.functional.gelu(self.squeeze(torch.cat(evidence, dim=1)))
+        scores = self.choose(hidden).unflatten(1, (self.scales, -1))
+        weights = (scores / self.temperature).softmax(dim=1)[..., None, None].to(maps[0].dtype)
+        mixture = maps[0] * weights[:, 0]
+        for place, scale in enumerate(maps[1:], start=1):
+            mixture = torch.addcmul(mixture, scale, weights[:, place])
+        return mixture
+
+
+class SpatialSelection(nn.Module):
+    """Emphasises the places that the language names (reconstruction; LSKNet's gate with pixel-proxy similarity).
+
+    Two halves: a context that every pixel reads from the proxies by attention, and a gate in (0, 1) from a 7x7
+    convolution over two statistics of the features and two of the similarities.
+
+    Args:
+        width: channels R of the features.
+        language_width: channels R_t of the proxies.
+        gate: whether the gate half is there.
+        context: whether the context half is there.
+        single: there is only one proxy, so that a softmax over proxies has nothing to choose.
+    """
+
+    def __init__(
+        self, width: int, language_width: int, gate: bool = True, context: bool = True, single: bool = False
+    ) -> None:
+        super().__init__()
+        self.scale = width**-0.5
+        self.compares = gate or not single
+        if self.compares:
+            self.query = nn.Linear(width, width)
+            # a key bias shifts all similarities of a pixel alike, which only the gate can see
+            self.key = nn.Linear(language_width, width, bias=gate)
+        self.value = nn.Linear(language_width, width) if context else None
+        self.gate = nn.Conv2d(4, 1, 7, padding=3) if gate else None
+
+    def forward(self, x: Tensor, proxies: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns (B, R, H, W) for features of that shape and proxies (B, N, R_t).
+
+        Args:
+            x: features.
+            proxies: proxies, or words.
+            mask: (B, N) bool where some of them are padding, else None.
+        """
+        height, width = x.shape[2:]
+        similarity = self._similarity(x, proxies, mask) if self.compares else None
+        y = x
+        if self.value is not None:
+            values = self.value(proxies)
+            attention = torch.ones_like(x[:, :1]).flatten(2).mT if similarity is None else similarity.softmax(dim=-1)
+            y = x + (attention.to(values.dtype) @ values).mT.unflatten(2, (height, width))
+        if self.gate is not None:
+            assert similarity is not None
+            statistics = [similarity.amax(dim=-1), similarity.logsumexp(dim=-1)]
+            features = [x.mean(dim=1), x.amax(dim=1)]
+            maps = features + [values.unflatten(1, (height, width)).to(x.dtype) for values in statistics]
+            y = self.gate(torch.stack(maps, dim=1)).sigmoid() * y
+        return y
+
+    def _similarity(self, x: Tensor, proxies: Tensor, mask: Tensor | None) -> Tensor:
+        """Scaled dot products (B, HW, N) in fp32, minus infinity for padding."""
+        queries, keys = self.query(x.flatten(2).mT), self.key(proxies)
+        with torch.autocast(x.device.type, enabled=False):
+            similarity = queries.float() @ keys.float().mT * self.scale
+        if mask is not None:
+            similarity = similarity.masked_fill(~mask[:, None], float("-inf"))
+        return similarity
