@@ -19,7 +19,7 @@ from s4eca.data.references import Reference
 from s4eca.data.refsegrs import read_refsegrs
 from s4eca.data.rrsis_d import read_rrsis_d
 from s4eca.data.sampler import EpochSampler, ResumableLoader
-from s4eca.data.synthetic import read_parameters, synthesize
+from s4eca.data.synthetic import holds, scene_parameters, synthesize
 from s4eca.data.transforms import RESIZERS, Augmentation, Photometric
 from s4eca.errors import S4ecaError
 
@@ -97,12 +97,12 @@ class ReferringDataModule(LightningDataModule):
     def dataset(self, split: str) -> ReferenceDataset:
         """Returns the samples of a split: augmented for training, with original masks for evaluation."""
         train = split == "train"
-        augment = train and self.photometric is not None and self.photometric.active
+        photometric = self.photometric if train else None
         return ReferenceDataset(
             self.references(split),
             self.image_size,
             resize=self.resize,
-            augmentation=Augmentation(self.photometric) if augment and self.photometric else None,
+            augmentation=Augmentation(photometric) if photometric and photometric.active else None,
             seed=self.seed,
             keep_original=not train,
         )
@@ -143,9 +143,10 @@ class ReferringDataModule(LightningDataModule):
                 f"The train split has {len(sampler)} references per process, fewer than one batch of"
                 f" {self.batch_size}: lower data.batch_size."
             )
-        return ResumableLoader(
-            dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True, **self._loading("train")
-        )
+        loading = self._loading("train")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata 0.11 with torch 2.14
+            return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True, **loading)
 
     def val_dataloader(self) -> DataLoader:
         """Returns the validation loader: every reference once, in the dataset's order."""
@@ -261,10 +262,10 @@ class SyntheticDataModule(ReferringDataModule):
 
     def read(self, split: str) -> list[Reference]:
         """Returns the references of a split; raises `S4ecaError` where `prepare_data` has not been called."""
-        if read_parameters(self.root) is None:
+        if not holds(self.root, scene_parameters(self.layout, self.scene_seed, self.counts, self.scene_size)):
             raise S4ecaError(f"There is no synthetic data in {self.root}: call prepare_data() first.")
         reader = read_rrsis_d if self.layout == "rrsis_d" else read_refsegrs
-        return reader(self.root, split, strict_counts=True, expected=self.counts)
+        return reader(self.root, split, self.strict_counts, expected=self.counts)
 
 
 def _start_worker(worker_id: int) -> None:  # noqa: ARG001

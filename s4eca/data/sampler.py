@@ -123,9 +123,10 @@ class ResumableLoader(StatefulDataLoader):
     starts at its beginning.
     """
 
+    _iterator: Any
     _resume: dict[str, Any] | None = None
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:
         """Yields the rest of the epoch that was loaded, or the epoch that the sampler is set to."""
         sampler = self.sampler
         if isinstance(sampler, EpochSampler):
@@ -158,9 +159,8 @@ class ResumableLoader(StatefulDataLoader):
             S4ecaError: the state belongs to another order (dataset size, seed or number of processes).
         """
         sampler = self.sampler
-        if not state_dict or not isinstance(sampler, EpochSampler):
-            return
-        sampler.check_state(state_dict)
-        sampler.set_epoch(state_dict["epoch"])
-        self._iterator = None
-        self._resume = dict(state_dict)
+        if state_dict and isinstance(sampler, EpochSampler):
+            sampler.check_state(state_dict)
+            sampler.set_epoch(state_dict["epoch"])
+            self._iterator = None
+            self._resume = dict(state_dict)

@@ -77,15 +77,13 @@ def synthesize(
     """
     out = Path(out)
     counts = {"train": train, "val": val, "test": test}
-    if layout not in LAYOUTS:
-        raise S4ecaError(f"There is no layout {layout!r}: choose one of {', '.join(LAYOUTS)}.")
     if min(counts.values()) < 1 or size < 48 or seed < 0:
         raise S4ecaError(
             f"Synthetic data needs an image in every split, 48 pixels and a seed from 0 on, not {counts}, size={size},"
             f" seed={seed}: raise what is too small."
         )
-    parameters = {"version": _VERSION, "layout": layout, "seed": seed, **counts, "size": size}
-    if _holds(out, parameters):
+    parameters = scene_parameters(layout, seed, counts, size)
+    if holds(out, parameters):
         return out
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,40 +97,46 @@ def synthesize(
             draft.replace(out)
         except OSError:
             # another process was faster; its folder is as good as ours if it holds the same
-            if not _holds(out, parameters):
+            if not holds(out, parameters):
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out
 
 
-def read_parameters(root: str | Path) -> dict[str, Any] | None:
-    """Returns what `synthesize` was called with for the data in `root`, None where it did not write it."""
+def scene_parameters(layout: str, seed: int, counts: dict[str, int], size: int) -> dict[str, Any]:
+    """Returns what is noted beside the data; raises `S4ecaError` for a layout that does not exist."""
+    if layout not in LAYOUTS:
+        raise S4ecaError(f"There is no layout {layout!r}: choose one of {', '.join(LAYOUTS)}.")
+    return {"version": _VERSION, "layout": layout, "seed": seed, **counts, "size": size}
+
+
+def holds(out: Path, parameters: dict[str, Any]) -> bool:
+    """Returns whether a folder holds the data of these parameters; False where it is missing or empty.
+
+    Raises:
+        S4ecaError: it holds something else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
     try:
-        return json.loads((Path(root) / _MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+        found = json.loads((out / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise S4ecaError(f"{out} holds something else than synthetic data: choose another data.root.") from error
+    differences = [
+        f"{key}={found.get(key)} instead of {value}" for key, value in parameters.items() if found.get(key) != value
+    ]
+    if differences:
+        raise S4ecaError(
+            f"{out} holds synthetic data with {', '.join(differences)}: delete the folder or choose another data.root."
+        )
+    return True
 
 
 def scene_at(seed: int, split: str, number: int) -> tuple[Scene, np.random.Generator]:
     """Returns scene `number` of a split, and the generator that goes on to draw it."""
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
     return plan_scene(rng), rng
-
-
-def _holds(out: Path, parameters: dict[str, Any]) -> bool:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    found = read_parameters(out)
-    if found == parameters:
-        return True
-    if found is None:
-        raise S4ecaError(f"{out} holds something else than synthetic data: choose another data.root.")
-    differences = [f"{key}={found.get(key)} instead of {value}" for key, value in parameters.items()]
-    differences = [text for text, key in zip(differences, parameters, strict=True) if found.get(key) != parameters[key]]
-    raise S4ecaError(
-        f"{out} holds synthetic data with {', '.join(differences)}: delete the folder or choose another data.root."
-    )
 
 
 def _write_rrsis_d(root: Path, seed: int, counts: dict[str, int], size: int) -> None:

@@ -14,6 +14,7 @@ from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import ReferringMetrics
 from s4eca.evaluation.protocols import PROTOCOLS
+from s4eca.evaluation.report import COLUMNS
 from s4eca.segmenter import ReferringSegmenter
 
 
@@ -95,8 +96,8 @@ class ReferringModule(LightningModule):
         self.scores = scores = metrics.compute()
         metrics.reset()
         for protocol, values in scores.items():
-            for name, value in values.items():
-                self.log(f"{stage}/{protocol}/{name}", float(value))
+            for name in COLUMNS:
+                self.log(f"{stage}/{protocol}/{name}", values[name])
         for name in ("mIoU", "oIoU"):
             self.log(f"{stage}/{name}", scores[self.primary][name], prog_bar=True)
 

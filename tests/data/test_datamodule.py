@@ -1,4 +1,6 @@
+import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,13 +124,16 @@ def test_tokenizer_may_come_later(tmp_path, tokenizer):
 def test_truncated_expressions_are_counted_once_per_split(tmp_path, tokenizer):
     # "The ship number 101 on the left" is 3 words, 3 digits, 3 words and two special tokens
     data = module(write_rrsis_d(tmp_path), tokenizer, max_tokens=10)
-    with pytest.warns(UserWarning, match=r"lose their end: raise data\.max_tokens") as seen:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
         data.setup()
         data.train_dataloader()
         data.val_dataloader()
     messages = [str(item.message) for item in seen if "lose their end" in str(item.message)]
     assert len(messages) == 3
-    assert messages[0].startswith("4 of 4 expressions of the train split are longer than 10 tokens (the longest has 11)")
+    assert messages[0].startswith(
+        "4 of 4 expressions of the train split are longer than 10 tokens (the longest has 11)"
+    )
 
 
 def test_long_enough_rows_are_silent(tmp_path, tokenizer):
@@ -166,7 +171,14 @@ def test_train_split_smaller_than_a_batch(tmp_path, tokenizer):
 
 @pytest.mark.parametrize(
     "option",
-    [{"image_size": 0}, {"batch_size": 0}, {"eval_batch_size": 0}, {"num_workers": -1}, {"max_tokens": 2}, {"seed": -1}],
+    [
+        {"image_size": 0},
+        {"batch_size": 0},
+        {"eval_batch_size": 0},
+        {"num_workers": -1},
+        {"max_tokens": 2},
+        {"seed": -1},
+    ],
 )
 def test_numbers_out_of_range(tmp_path, option):
     with pytest.raises(S4ecaError, match=f"data.{next(iter(option))}=.*too small"):
@@ -174,7 +186,7 @@ def test_numbers_out_of_range(tmp_path, option):
 
 
 def test_unknown_resizing_and_split(tmp_path):
-    with pytest.raises(S4ecaError, match="no resizing 'cv2'.*pil, torch"):
+    with pytest.raises(S4ecaError, match=r"no resizing 'cv2'.*pil, torch"):
         RRSISDDataModule(root=tmp_path, resize="cv2")
     with pytest.raises(S4ecaError, match="no split 'dev'"):
         RRSISDDataModule(root=tmp_path).references("dev")
@@ -228,16 +240,41 @@ def test_synthetic_is_written_where_missing_and_read_like_the_real_thing(tmp_pat
         warnings.filterwarnings("error", message=".*are expected")
         assert [len(data.references(split)) for split in ("train", "val", "test")] == [3, 2, 1]
     assert next(iter(data.val_dataloader())).original_sizes == [(64, 64), (64, 64)]
-    with pytest.raises(S4ecaError, match=r"scene|train=3 instead of 4"):
+    with pytest.raises(S4ecaError, match=r"train=3 instead of 4"):
         SyntheticDataModule(**(options | {"train": 4})).prepare_data()
     with pytest.raises(S4ecaError, match=r"seed=0 instead of 5.*data\.root"):
         SyntheticDataModule(**options, scene_seed=5).prepare_data()
+    with pytest.raises(S4ecaError, match=r"size=64 instead of 80"):
+        SyntheticDataModule(**(options | {"scene_size": 80})).references("val")
 
 
 def test_synthetic_in_the_other_layout(tmp_path):
     data = SyntheticDataModule(root=tmp_path / "s", layout="refsegrs", train=1, val=1, test=1, scene_size=64)
     data.prepare_data()
     assert data.references("val")[0].image.suffix == ".tif"
+
+
+def test_processes_share_the_data(tmp_path, tokenizer):
+    """In training the same number of batches each, in evaluation every reference exactly once."""
+    root = write_rrsis_d(tmp_path, train=11, val=5)
+    train, val = [], []
+    for rank in range(2):
+        data = module(root, tokenizer)
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        train.append([id for batch in data.train_dataloader() for id in batch.ids])
+        val.append([id for batch in data.val_dataloader() for id in batch.ids])
+    assert [len(ids) for ids in train] == [4, 4]
+    assert not set(train[0]) & set(train[1])
+    assert val == [["134", "140", "146"], ["137", "143"]]
+
+
+def test_dataset_and_collate_survive_a_spawned_worker(tmp_path, tokenizer):
+    data = module(write_rrsis_d(tmp_path), tokenizer, photometric=Photometric(noise=0.1))
+    loader = data.train_dataloader()
+    dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
+    first, second = (turn([source[0]]) for turn, source in ((collate, dataset), (loader.collate_fn, loader.dataset)))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.input_ids, second.input_ids)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +340,7 @@ def test_lightning_resumes_at_the_next_batch(tmp_path, tokenizer, workers):
     whole = train(root, tokenizer, tmp_path, workers, epochs=3, callbacks=[saved, ended])
     assert [epoch for epoch, _ in whole] == [0] * 4 + [1] * 4 + [2] * 4
     assert len({str(ids) for _, ids in whole}) > 6
+    assert torch.load(tmp_path / "step" / "step=3.ckpt", weights_only=True)["loops"]["fit_loop"]["state_dict"]
     steps = (1, 3, 4, 6, 8, 11) if workers == 0 else (3, 4, 6)
     for step in steps:
         rest = train(root, tokenizer, tmp_path, workers, 3, tmp_path / "step" / f"step={step}.ckpt")
@@ -310,6 +348,19 @@ def test_lightning_resumes_at_the_next_batch(tmp_path, tokenizer, workers):
     for epoch in (0, 1):
         rest = train(root, tokenizer, tmp_path, workers, 3, tmp_path / "epoch" / f"epoch={epoch}.ckpt")
         assert rest == whole[4 * (epoch + 1) :], epoch
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_resumes_with_a_limit_and_other_workers(tmp_path, tokenizer, workers):
+    """With limit_train_batches an epoch ends inside the order; the next one starts at its own beginning."""
+    root = write_rrsis_d(tmp_path / "data", train=9)
+    saved = ModelCheckpoint(tmp_path / "step", "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = train(root, tokenizer, tmp_path, workers, 3, callbacks=[saved], limit_train_batches=3)
+    for step in (1, 3, 5):
+        checkpoint = tmp_path / "step" / f"step={step}.ckpt"
+        rest = train(root, tokenizer, tmp_path, 2 - workers, 3, checkpoint, limit_train_batches=3)
+        assert rest == whole[step:], step
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -123,7 +123,7 @@ def test_right_counts_are_silent(tmp_path):
 
 def test_empty_split_is_an_error(tmp_path):
     write_rrsis_d(tmp_path, test=0)
-    with pytest.raises(S4ecaError, match="test split.* is empty"):
+    with pytest.raises(S4ecaError, match=r"test split.* is empty"):
         read_rrsis_d(tmp_path, "test")
 
 

@@ -1,0 +1,26 @@
+import random
+
+import numpy as np
+import torch
+
+from s4eca.lit import RandomState
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_continues_every_generator(tmp_path):
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)  # noqa: B018
+    np.random.randn()  # leaves a cached Gaussian behind
+    torch.save(RandomState().state_dict(), tmp_path / "state")
+    wanted = [*draw(), np.random.randn()]
+    callback = RandomState()
+    callback.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    unchanged = random.getstate()
+    assert random.getstate() == unchanged, "only the first batch restores"
+    callback.on_train_batch_start(None, None, None, 0)
+    assert [*draw(), np.random.randn()] == wanted
+    following = draw()
+    callback.on_train_batch_start(None, None, None, 1)
+    assert draw() != following, "later batches leave the generators alone"

@@ -1,0 +1,124 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from s4eca.errors import S4ecaError
+from s4eca.lit.referring import parameter_groups
+from tiny import tiny_inputs
+from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
+
+
+def test_norms_biases_and_queries_do_not_decay():
+    network = toy_module().segmenter
+    decays, stays = parameter_groups(network, 0.05)
+    assert (decays["weight_decay"], stays["weight_decay"]) == (0.05, 0.0)
+    ids = {id(p) for p in decays["params"]}
+    names = {name: id(p) in ids for name, p in network.named_parameters() if p.requires_grad}
+    assert len(decays["params"]) + len(stays["params"]) == len(names)
+    assert names["method.visual_adapters.8.down.weight"]
+    for name in ("method.text_adapters.1.queries", "norms.0.weight", "method.visual_adapters.8.down.bias"):
+        assert not names[name], name
+
+
+def test_warm_up_then_poly(tmp_path):
+    data = toy_data(tmp_path / "data")
+    module = toy_module(lr=1.0, warmup_steps=4)
+    seen = []
+    module.on_train_batch_start = lambda batch, index: seen.append(module.optimizers().param_groups[0]["lr"])
+    fit(module, data, toy_trainer(tmp_path, max_epochs=2))
+    expected = [min((step + 1) / 4, 1) * (1 - step / 12) ** 0.9 for step in range(12)]
+    assert seen == pytest.approx(expected)
+
+
+def test_a_schedule_needs_an_end(tmp_path):
+    with pytest.raises(S4ecaError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
+        fit(toy_module(), toy_data(tmp_path / "data"), toy_trainer(tmp_path, max_epochs=-1))
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    weights = []
+    for batch_size, accumulate in ((4, 2), (8, 1)):
+        data = toy_data(tmp_path / "data", batch_size=batch_size)
+        module = toy_module(method=None, warmup_steps=0)
+        module.segmenter.method.text.dropout = 0.0
+        for part in module.segmenter.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        trainer = toy_trainer(tmp_path / str(batch_size), max_steps=2, accumulate_grad_batches=accumulate)
+        fit(module, data, trainer)
+        assert trainer.global_step == 2
+        weights.append(module.segmenter.decoder.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_learns_and_only_what_should_be_learned(tmp_path):
+    data = toy_data(tmp_path / "data")
+    module = toy_module(lr=1e-2)
+    before = {name: value.clone() for name, value in module.segmenter.state_dict().items()}
+    losses = []
+    original = module.training_step
+    module.training_step = lambda batch, index: losses.append(float(loss := original(batch, index))) or loss
+    fit(module, data, toy_trainer(tmp_path, max_epochs=6))
+    assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:3])
+    learned = set(module.segmenter.learned_state())
+    for name, value in module.segmenter.state_dict().items():
+        assert torch.equal(before[name], value) == (name not in learned), name
+
+
+def test_validation_scores_are_those_of_a_plain_loop(tmp_path):
+    data = toy_data(tmp_path / "data")
+    module = toy_module()
+    trainer = toy_trainer(tmp_path)
+    fit(module, data, trainer)
+    module.eval()
+    ious, intersections, unions = [], 0, 0
+    with torch.no_grad():
+        for sample in data.dataset("val"):
+            tokens = data.tokenizer([sample.expression], padding="max_length", max_length=22, return_tensors="pt")
+            logits = module.segmenter(sample.image[None], tokens.input_ids, tokens.attention_mask)
+            intersection = int(((logits[0] > 0) & sample.mask).sum())
+            union = int(((logits[0] > 0) | sample.mask).sum())
+            ious.append(intersection / union)
+            intersections, unions = intersections + intersection, unions + union
+    assert float(trainer.callback_metrics["val/mIoU"]) == pytest.approx(np.mean(ious), abs=1e-6)
+    assert float(trainer.callback_metrics["val/oIoU"]) == pytest.approx(intersections / unions, abs=1e-6)
+    assert module.scores["original"]["n"] == 6
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_resumed_from_any_step_it_ends_with_the_same_bits(tmp_path, every):
+    """All steps of two epochs, the last of an epoch included; the killed processes are in tests/system."""
+    data = toy_data(tmp_path / "data")
+    module = toy_module()
+    fit(module, data, toy_trainer(tmp_path, every_step(tmp_path), RandomState(), accumulate_grad_batches=every))
+    wanted = module.segmenter.state_dict()
+    steps = 12 // every
+    for step in range(1, steps):
+        again = toy_module(seed=99)
+        torch.manual_seed(1000 + step)
+        path = tmp_path / "checkpoints" / f"step={step}.ckpt"
+        trainer = toy_trainer(tmp_path / f"again_{step}", RandomState(), accumulate_grad_batches=every)
+        fit(again, toy_data(tmp_path / "data"), trainer, resume=path)
+        assert trainer.global_step == steps
+        got = again.segmenter.state_dict()
+        assert [name for name in wanted if not torch.equal(got[name], wanted[name])] == [], step
+
+
+def test_dropout_is_at_work_in_the_resume_test():
+    network = toy_module().segmenter.train()
+    for parameter in network.method.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    assert not torch.equal(network(*tiny_inputs()), network(*tiny_inputs()))
+
+
+def test_warm_up_of_zero_starts_at_the_peak(tmp_path):
+    module = toy_module(lr=0.25, warmup_steps=0)
+    trainer = toy_trainer(tmp_path, max_steps=1)
+    rates = []
+    module.on_train_batch_start = lambda batch, index: rates.append(module.optimizers().param_groups[0]["lr"])
+    fit(module, toy_data(tmp_path / "data"), trainer)
+    assert rates == [0.25]
+    assert math.isfinite(float(trainer.callback_metrics["train/loss"]))

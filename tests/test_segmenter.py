@@ -1,0 +1,139 @@
+from functools import partial
+
+import pytest
+import torch
+
+from s4eca.decoders.fpn import FPNDecoder
+from s4eca.errors import S4ecaError
+from s4eca.fusion.pwam import PWAM
+from s4eca.runner import Runner
+from s4eca.segmenter import ReferringSegmenter, group_of
+from s4eca.tuning import S4ECA, Frozen, FullFineTuning, LoRA
+from s4eca.tuning.s4eca import TextSettings, VisualSettings
+from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
+from tuning.bridge import Bridge
+
+SMALL = partial(S4ECA, TextSettings(width=16, heads=2), VisualSettings(width=8))
+
+
+def test_logits_at_input_size_and_masks_above_zero():
+    network = tiny_segmenter(SMALL()).eval()
+    shake(network)
+    inputs = tiny_inputs(batch=3)
+    logits = network(*inputs)
+    assert (logits.shape, logits.dtype) == ((3, 64, 64), torch.float32)
+    assert torch.equal(network.predict(*inputs), logits > 0)
+    assert network.predict(*inputs).any()
+
+
+def test_two_logits_are_their_difference():
+    network = tiny_segmenter(SMALL(), head_logits=2).eval()
+    shake(network)
+    logits = network(*tiny_inputs())
+    scores = network.decoder([n(g) for n, g in zip(network.norms, network.runner(*tiny_inputs()).pyramid, strict=True)])
+    assert scores.shape[1] == 2
+    full = torch.nn.functional.interpolate(scores, size=(64, 64), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(logits, full[:, 1] - full[:, 0], rtol=1e-4, atol=1e-5)
+    assert torch.equal(logits > 0, full.argmax(1).bool())
+
+
+def test_feedback_changes_what_later_stages_see():
+    torch.manual_seed(0)
+    fed, plain = (tiny_segmenter(Frozen(), partial(PWAM, feedback=on)).eval() for on in (True, False))
+    shake(fed)
+    plain.load_state_dict(fed.state_dict(), strict=False)
+    seen: list[list[torch.Tensor]] = []
+    for network in (fed, plain):
+        grids: list[torch.Tensor] = []
+        original = network.fusion.stage
+        network.fusion.stage = lambda i, grid, *rest, o=original, g=grids: g.append(grid) or o(i, grid, *rest)
+        network(*tiny_inputs())
+        seen.append(grids)
+    assert torch.equal(seen[0][0], seen[1][0]), "the first stage comes before any feedback"
+    assert [torch.equal(a, b) for a, b in zip(*seen, strict=True)][1:] == [False] * 3
+
+
+def test_feedback_needs_the_words_first():
+    network = tiny_segmenter(Bridge(), partial(PWAM, feedback=True))
+    with pytest.raises(S4ecaError, match=r"tuning=bridge walks both towers at once.*fusion\.feedback=false"):
+        network(*tiny_inputs())
+
+
+@pytest.mark.parametrize("method", [Frozen, FullFineTuning, LoRA])
+def test_without_language_every_expression_would_get_the_same_mask(method):
+    with pytest.raises(S4ecaError, match=r"brings no language into the image.*fusion=pwam or fusion=film"):
+        tiny_segmenter(method())
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(S4ecaError, match=r"head_logits=3 is neither 1 nor 2"):
+        tiny_segmenter(SMALL(), head_logits=3)
+    with pytest.raises(S4ecaError, match=r"grad_checkpointing=all is neither none nor block"):
+        tiny_segmenter(SMALL(), grad_checkpointing="all")
+
+
+def test_a_method_may_refuse_checkpointing():
+    from s4eca.tuning.base import Capabilities
+
+    method = Frozen()
+    method.capabilities = Capabilities(language=True, checkpointing=False)
+    with pytest.raises(S4ecaError, match="tuning=frozen cannot be recomputed"):
+        Runner(tiny_text(), tiny_vision(), method, grad_checkpointing="block")
+
+
+def test_a_join_must_be_implemented():
+    with pytest.raises(S4ecaError, match="schedules the join 'here'"):
+        Frozen().join("here", None, None, None, {})
+
+
+def test_learned_tensors_fall_into_four_groups():
+    network = tiny_segmenter(LoRA(rank=2), PWAM)
+    groups = {name: group_of(name) for name in network.learned_state()}
+    assert set(groups.values()) == {"method", "norms", "fusion", "decoder"}
+    assert all(group == "method" for name, group in groups.items() if ".lora_" in name)
+    assert all(".lora_" in name for name, group in groups.items() if group == "method")
+
+
+def test_lora_names_must_exist():
+    with pytest.raises(S4ecaError, match=r"tuning\.text_layers names 'q_proj'"):
+        tiny_segmenter(LoRA(text_layers=["q_proj"]), PWAM)
+
+
+def test_full_fine_tuning_of_more_layers_than_there_are():
+    with pytest.raises(S4ecaError, match=r"tuning\.text_layers=9, and the text tower has 4 layers"):
+        tiny_segmenter(FullFineTuning(9), PWAM)
+
+
+def test_trained_layers_of_the_lavt_recipe():
+    network = tiny_segmenter(FullFineTuning(3), PWAM).train()
+    trained = {name for name, p in network.text.named_parameters() if p.requires_grad}
+    assert {name.split(".")[3] for name in trained} == {"0", "1", "2"}
+    assert network.text.block(2).training
+    assert not network.text.block(3).training
+    assert not network.text.model.embeddings.training
+
+
+def test_checkpointing_saves_memory():
+    kept = {}
+    for setting in ("none", "block"):
+        network = tiny_segmenter(SMALL(), grad_checkpointing=setting).train()
+        total = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            network(*tiny_inputs())
+        kept[setting] = total
+    assert kept["block"] < 0.5 * kept["none"]
+
+
+def test_fpn_network_does_not_depend_on_the_batch():
+    network = ReferringSegmenter(tiny_text(), tiny_vision(), SMALL(), partial(FPNDecoder, width=8)).eval()
+    shake(network)
+    image, ids, mask = tiny_inputs(batch=3)
+    together = network(image, ids, mask)
+    alone = torch.cat([network(image[i : i + 1], ids[i : i + 1], mask[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
