@@ -11,7 +11,6 @@ The folder that people share holds the same without the training states: `method
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,4 +211,4 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
         super().save_checkpoint(checkpoint, partial, storage_options)
-        os.replace(partial, target)
+        partial.replace(target)

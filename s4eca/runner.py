@@ -55,7 +55,7 @@ class Runner:
         vision: VisionTower,
         method: TuningMethod,
         grad_checkpointing: Literal["none", "block"] = "none",
-        compile: str = "none",  # noqa: A002
+        compile: str = "none",
     ) -> None:
         if grad_checkpointing not in ("none", "block"):
             raise S4ecaError(f"model.segmenter.grad_checkpointing={grad_checkpointing} is neither none nor block.")
@@ -66,9 +66,7 @@ class Runner:
         self.schedule = method.schedule(text, vision)
         self._take = self._step
         if compile != "none":
-            self._take = torch.compile(
-                self._step, dynamic=False, backend="inductor" if compile == "block" else compile
-            )
+            self._take = torch.compile(self._step, dynamic=False, backend="inductor" if compile == "block" else compile)
         self.compiled = compile != "none"
 
     def __call__(
@@ -112,9 +110,7 @@ class Runner:
             states[event.tower] = state
         return Walked(self.text.end(ends["text"][-1]), self.vision.end(ends["vision"]))
 
-    def _run(
-        self, tower: Tower, event: Walk, state: State, context: Context, carry: Carry
-    ) -> tuple[State, Carry]:
+    def _run(self, tower: Tower, event: Walk, state: State, context: Context, carry: Carry) -> tuple[State, Carry]:
         if self.compiled:
             # each step is its own graph of one function; the default limit is eight before it falls back to eager
             with torch._dynamo.config.patch(recompile_limit=4 * len(self.schedule)):
@@ -128,9 +124,7 @@ class Runner:
             return checkpoint(self._take, tower, index, state, context, carry, use_reentrant=False)
         return self._take(tower, index, state, context, carry)
 
-    def _step(
-        self, tower: Tower, index: int, state: State, context: Context, carry: Carry
-    ) -> tuple[State, Carry]:
+    def _step(self, tower: Tower, index: int, state: State, context: Context, carry: Carry) -> tuple[State, Carry]:
         """One block with its taps, as a function of its arguments alone."""
         step = tower.steps[index]
 

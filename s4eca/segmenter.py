@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4eca.errors import S4ecaError
+from s4eca.fusion import Fusion
 from s4eca.fusion.none import NoFusion
 from s4eca.runner import Runner
 from s4eca.towers.base import TextTower, VisionTower
@@ -43,9 +44,10 @@ class ReferringSegmenter(nn.Module):
         fusion: Callable[..., nn.Module] | None = None,
         head_logits: Literal[1, 2] = 1,
         grad_checkpointing: Literal["none", "block"] = "none",
-        compile: str = "none",  # noqa: A002
+        compile: str = "none",
     ) -> None:
         super().__init__()
+        self.fusion: Fusion
         if head_logits not in (1, 2):
             raise S4ecaError(f"model.segmenter.head_logits={head_logits} is neither 1 nor 2.")
         self.text, self.vision, self.method = text, vision, method
@@ -76,9 +78,7 @@ class ReferringSegmenter(nn.Module):
             fused.append(seen)
             return onward
 
-        walked = self.runner(
-            image, input_ids, attention_mask, at_stage=feed_back if self.fusion.feedback else None
-        )
+        walked = self.runner(image, input_ids, attention_mask, at_stage=feed_back if self.fusion.feedback else None)
         pyramid = fused if self.fusion.feedback else self.fusion(walked.pyramid, walked.words, word_mask)
         normed = [norm(grid) for norm, grid in zip(self.norms, pyramid, strict=True)]
         scores = self.decoder(normed).float()

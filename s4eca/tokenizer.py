@@ -16,7 +16,7 @@ green ground harbor heavy huge impervious in is it large left light little locat
 near next of on orange other oval overpass parked parking purple rectangular red right road rounded service ship side
 sidewalk similar size slender small smaller stadium station storage surface tank tennis than that the there this
 through tiny to toll top track trailer train tree truck upper van vegetation vehicle which white windmill with yellow
-""".split()
+"""
 
 
 def aerial_tokenizer() -> BertTokenizer:
@@ -27,7 +27,7 @@ def aerial_tokenizer() -> BertTokenizer:
     letters = string.ascii_lowercase + string.digits
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *letters]
     tokens += [f"##{letter}" for letter in letters]
-    tokens += [word for word in AERIAL_WORDS if len(word) > 1]
+    tokens += [word for word in AERIAL_WORDS.split() if len(word) > 1]
     return BertTokenizer(vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))})
 
 

@@ -3,11 +3,11 @@ import shutil
 
 import pytest
 import torch
+from tiny import tiny_inputs
+from toy import RandomState, every_step, fit, toy_data, toy_method, toy_module, toy_trainer
 
 from s4eca.checkpoint import load_learned, read_checkpoint, share
 from s4eca.errors import S4ecaError
-from tiny import tiny_inputs
-from toy import RandomState, every_step, fit, toy_data, toy_method, toy_module, toy_trainer
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(trained, 
 
 
 def test_other_settings_are_refused(trained):
-    with pytest.raises(S4ecaError, match="lacks .* same tuning, fusion and decoder"):
+    with pytest.raises(S4ecaError, match=r"lacks .* same tuning, fusion and decoder"):
         load_learned(toy_module(method=type(toy_method())()).segmenter, read_checkpoint(trained[1]))
 
 

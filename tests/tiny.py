@@ -34,9 +34,7 @@ def tiny_text(seed: int = 0, **options: Any) -> BertTower:
 def tiny_segmenter(
     method: TuningMethod, fusion: Any = None, family: str = "swin", **options: Any
 ) -> ReferringSegmenter:
-    return ReferringSegmenter(
-        tiny_text(), tiny_vision(family), method, partial(FPNDecoder, width=8), fusion, **options
-    )
+    return ReferringSegmenter(tiny_text(), tiny_vision(family), method, partial(FPNDecoder, width=8), fusion, **options)
 
 
 def tiny_inputs(seed: int = 0, batch: int = 2, length: int = 8) -> tuple[Tensor, Tensor, Tensor]:

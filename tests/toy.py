@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from tiny import SIZE, tiny_text, tiny_vision
 
 from s4eca.build import build_trainer
 from s4eca.data import SyntheticDataModule
@@ -16,7 +17,6 @@ from s4eca.losses import BCEDice
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.tuning import S4ECA, TuningMethod
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
-from tiny import SIZE, tiny_text, tiny_vision
 
 CONFIG = {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "num_sanity_val_steps": 0}
 
@@ -34,7 +34,9 @@ def toy_method(dropout: float = 0.2) -> TuningMethod:
     return S4ECA(text, VisualSettings(width=8, density=[0, 0, 0.5, 1], kernels=[1, 3], dropout=dropout))
 
 
-def toy_module(seed: int = 0, method: TuningMethod | None = None, vision_seed: int = 0, **options: Any) -> ReferringModule:
+def toy_module(
+    seed: int = 0, method: TuningMethod | None = None, vision_seed: int = 0, **options: Any
+) -> ReferringModule:
     torch.manual_seed(seed)
     network = ReferringSegmenter(
         tiny_text(), tiny_vision(seed=vision_seed), method or toy_method(), partial(FPNDecoder, width=8)

@@ -56,4 +56,3 @@ def apply_overrides(config: DictConfig, given: list[str], where: str) -> None:
             OmegaConf.update(config, key, override.value(), force_add=False)
         except OmegaConfBaseException as error:
             raise S4ecaError(f"{where} has no key {key}; the keys are those of its config.yaml.") from error
-

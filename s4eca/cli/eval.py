@@ -13,9 +13,7 @@ from s4eca.build import Config, build_data, build_module, build_trainer
 from s4eca.checkpoint import load_learned, read_checkpoint
 from s4eca.cli.config import conf_dir
 from s4eca.cli.messages import guarded, show_warnings
-from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.references import Batch
-from s4eca.errors import S4ecaError
 from s4eca.evaluation.pictures import save_panels
 from s4eca.evaluation.report import metrics_table, write_metrics
 from s4eca.evaluation.shuffle import shuffle_expressions
@@ -23,7 +21,9 @@ from s4eca.evaluation.shuffle import shuffle_expressions
 Results = dict[str, dict[str, float]]
 
 
-def evaluate(config: Config, split: str, folder: Path, ckpt: str, pictures: int = 8, shuffled: int | None = None) -> Results:
+def evaluate(
+    config: Config, split: str, folder: Path, ckpt: str, pictures: int = 8, shuffled: int | None = None
+) -> Results:
     """Evaluates a checkpoint and writes `metrics.json`, `metrics.csv` and pictures.
 
     Args:
@@ -75,12 +75,12 @@ class Panels(Callback):
 
     def on_test_batch_end(
         self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,  # noqa: ARG002
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: Any,
         batch: Batch,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Draws what is left to draw from this batch."""
         if len(self.paths) < self.limit:

@@ -60,4 +60,3 @@ def main() -> None:
 def _hand_over(run: Callable[[], None], context: typer.Context) -> None:
     sys.argv = [f"s4eca {context.command.name}", *context.args]
     run()
-

@@ -26,7 +26,7 @@ def guarded(task: Callable[P, R]) -> Callable[P, R]:
 
 def show_warnings() -> None:
     """Prints every later warning as a sentence on standard error."""
-    warnings.showwarning = _one_line
+    warnings.showwarning = _one_line  # type: ignore[assignment]
 
 
 def _one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:  # noqa: ARG001

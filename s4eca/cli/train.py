@@ -117,7 +117,7 @@ def _finish_wandb(loggers: list[Any], failed: bool) -> None:
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _saved_run(folder: Path) -> tuple[DictConfig, Path]:

@@ -94,9 +94,19 @@ class ReferringDataModule(LightningDataModule):
             self._references[split] = self.read(split)
         return self._references[split]
 
-    def dataset(self, split: str) -> ReferenceDataset:
-        """Returns the samples of a split: augmented for training, with original masks for evaluation."""
-        train = split == "train"
+    def replace(self, split: str, references: list[Reference]) -> None:
+        """Puts other references in the place of a split's own, for experiments such as shuffled expressions."""
+        check_split(split)
+        self._references[split] = references
+
+    def dataset(self, split: str, train: bool | None = None) -> ReferenceDataset:
+        """Returns the samples of a split: augmented for training, with original masks for evaluation.
+
+        Args:
+            split: `train`, `val` or `test`.
+            train: which of the two; None trains on `train` and evaluates on the others.
+        """
+        train = split == "train" if train is None else train
         photometric = self.photometric if train else None
         return ReferenceDataset(
             self.references(split),
@@ -150,14 +160,15 @@ class ReferringDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Returns the validation loader: every reference once, in the dataset's order."""
-        return self._eval_loader("val")
+        return self.evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader:
         """Returns the test loader: every reference once, in the dataset's order."""
-        return self._eval_loader("test")
+        return self.evaluation_loader("test")
 
-    def _eval_loader(self, split: str) -> DataLoader:
-        dataset = self.dataset(split)
+    def evaluation_loader(self, split: str) -> DataLoader:
+        """Returns a loader over any split as it is evaluated: every reference once, in order, with original masks."""
+        dataset = self.dataset(split, train=False)
         sampler = self._sampler(len(dataset), train=False)
         return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
 

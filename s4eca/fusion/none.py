@@ -13,9 +13,9 @@ class NoFusion(Fusion):
     The arguments are every fusion's and have nothing to size here.
     """
 
-    def __init__(self, channels: Sequence[int], text_dim: int) -> None:  # noqa: ARG002
+    def __init__(self, channels: Sequence[int], text_dim: int) -> None:
         super().__init__()
 
-    def stage(self, i: int, grid: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def stage(self, i: int, grid: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the grid twice; see `Fusion.stage`."""
         return grid, grid

@@ -1,7 +1,6 @@
 """Metrics as one CSV file that only ever grows."""
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -86,4 +85,4 @@ class CSVLog(Logger):
             writer = csv.DictWriter(file, self._columns or [])
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(partial, self.path)
+        partial.replace(self.path)

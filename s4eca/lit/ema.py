@@ -40,7 +40,12 @@ class EMA(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Updates the average after every optimiser step."""
         if trainer.global_step == self._step:
@@ -58,23 +63,23 @@ class EMA(Callback):
             self.raw = {name: value.detach().clone() for name, value in _learned(pl_module).items()}
             _fill(pl_module, self.shadow)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the raw weights back."""
         if self.raw:
             _fill(pl_module, self.raw)
             self.raw = {}
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the average in the module."""
         _fill(pl_module, self.shadow)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Stores the average where an evaluation looks for weights, and the raw weights beside it."""
         if self.shadow:
             checkpoint["raw_state_dict"] = checkpoint["state_dict"]
             checkpoint["state_dict"] = {PREFIX + name: value for name, value in self.shadow.items()}
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes the average from the weights, and puts the raw weights into the module.
 
         Raises:

@@ -25,18 +25,18 @@ class ValidationPictures(Callback):
         self.limit = limit
         self._left = 0
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Counts anew."""
         self._left = 0 if trainer.sanity_checking or not trainer.is_global_zero else self.limit
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
+        pl_module: LightningModule,
         outputs: Any,
         batch: Batch,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Draws what is left to draw from this batch."""
         if self._left <= 0:

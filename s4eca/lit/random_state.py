@@ -31,7 +31,7 @@ class RandomState(Callback):
         """Keeps the states until training goes on; what happens before may draw numbers too."""
         self._pending = state_dict
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Restores the states once."""
         if self._pending is None:
             return

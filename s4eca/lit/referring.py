@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -65,20 +66,20 @@ class ReferringModule(LightningModule):
         """Returns logits (B, S, S)."""
         return self.segmenter(batch.image, batch.input_ids, batch.attention_mask)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
         loss = self.loss(self(batch), batch.mask)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Counts a batch into the validation metrics and returns its logits, for the pictures."""
         logits = self(batch)
         self.val_metrics.update(logits, batch)
         self.log("val/loss", self.loss(logits, batch.mask), batch_size=len(batch), sync_dist=True)
         return logits
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Counts a batch into the test metrics and returns its logits."""
         logits = self(batch)
         self.test_metrics.update(logits, batch)
@@ -101,7 +102,7 @@ class ReferringModule(LightningModule):
         for name in ("mIoU", "oIoU"):
             self.log(f"{stage}/{name}", scores[self.primary][name], prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns AdamW over what is learned, and its schedule per optimiser step.
 
         Raises:
@@ -126,7 +127,7 @@ class ReferringModule(LightningModule):
             if key in checkpoint:
                 checkpoint[key] = {name: value for name, value in checkpoint[key].items() if name in learned}
         if self._meta is None:
-            data = self.trainer.datamodule
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
             self._meta = describe(self.segmenter, self.config, _tokenizer(data), data.fingerprint(("train", "val")))
         checkpoint[META] = self._meta
 

@@ -36,23 +36,29 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self._samples, self._since = 0, 0.0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         self._samples, self._since = 0, time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int  # noqa: ARG002
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Logs at the trainer's logging interval, so that the device is not asked more often."""
         self._samples += len(batch) * trainer.world_size
-        if (batch_idx + 1) % max(int(trainer.log_every_n_steps), 1) == 0:
+        every = max(int(trainer.log_every_n_steps), 1)  # type: ignore[attr-defined]
+        if (batch_idx + 1) % every == 0:
             seconds = time.perf_counter() - self._since
             pl_module.log("samples/s", self._samples / max(seconds, 1e-9), prog_bar=True, batch_size=1)
             pl_module.log("memory GiB", _peak_memory(pl_module.device), prog_bar=True, batch_size=1)
             self._samples, self._since = 0, time.perf_counter()
 
     @rank_zero_only
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints where the run stands, for logs that show no progress bar, and starts the clock again."""
         if not trainer.sanity_checking:
             scores = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -28,7 +28,9 @@ class Tap(Protocol):
     that parallel adapters fit; at the other sites `branch_in` is None.
     """
 
-    def __call__(self, site: Site, x: Tensor, branch_in: Tensor | None = None) -> Tensor: ...
+    def __call__(self, site: Site, x: Tensor, branch_in: Tensor | None = None) -> Tensor:
+        """Returns what the walk goes on with."""
+        ...
 
 
 def no_tap(site: Site, x: Tensor, branch_in: Tensor | None = None) -> Tensor:  # noqa: ARG001
@@ -143,5 +145,3 @@ class VisionTower(Tower):
     def end(self, stage_states: list[State]) -> list[Tensor]:
         """Returns the pyramid: for each stage a grid (B, H_i, W_i, C_i)."""
         raise NotImplementedError
-
-

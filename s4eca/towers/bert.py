@@ -70,9 +70,7 @@ class BertTower(TextTower):
     def begin(self, input_ids: Tensor, attention_mask: Tensor) -> State:
         """Embeds (B, L) ids: hidden (B, L, D), mask as transformers' own forward builds it."""
         hidden = self.model.embeddings(input_ids)
-        mask = create_bidirectional_mask(
-            config=self.model.config, inputs_embeds=hidden, attention_mask=attention_mask
-        )
+        mask = create_bidirectional_mask(config=self.model.config, inputs_embeds=hidden, attention_mask=attention_mask)
         return State(hidden, mask)
 
     def step(self, index: int, state: State, tap: Tap) -> State:

@@ -31,6 +31,10 @@ class SwinTower(VisionTower):
         S4ecaError: `name` is no Swin, or the weights cannot be resolved.
     """
 
+    model: Any  # timm's models have no common type
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: str = "swin_base_patch4_window12_384.ms_in22k",

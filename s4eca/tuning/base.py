@@ -93,23 +93,28 @@ class TuningMethod(nn.Module):
 
     def tap(
         self,
-        step: Step,  # noqa: ARG002
-        site: Site,  # noqa: ARG002
+        step: Step,
+        site: Site,
         x: Tensor,
-        branch_in: Tensor | None,  # noqa: ARG002
-        context: Context,  # noqa: ARG002
+        branch_in: Tensor | None,
+        context: Context,
         carry: Carry,
     ) -> tuple[Tensor, Carry]:
         """Returns what the walk goes on with at a site, and a new carry; it never changes `carry` in place."""
         return x, carry
 
     def join(
-        self, name: str, text: State, vision: State, context: Context, carry: Carry  # noqa: ARG002
+        self,
+        name: str,
+        text: State,
+        vision: State,
+        context: Context,
+        carry: Carry,
     ) -> tuple[State, State, Carry]:
         """Returns both states and the carry after a join that `schedule` named."""
         raise S4ecaError(f"tuning={self.name} schedules the join {name!r} and does not implement it.")
 
-    def set_mode(self, text: TextTower, vision: VisionTower, training: bool) -> None:  # noqa: ARG002
+    def set_mode(self, text: TextTower, vision: VisionTower, training: bool) -> None:
         """Sets the towers' train/eval mode; frozen parts stay in eval mode whatever `training` says."""
         text.eval()
         vision.eval()

@@ -11,7 +11,9 @@ from s4eca.evaluation.shuffle import shuffle_expressions
 
 
 def references(count: int) -> list[Reference]:
-    return [Reference(str(n), Path(f"{n}.png"), f"expression {n}", "val", None, FileMask(Path("m"))) for n in range(count)]
+    return [
+        Reference(str(n), Path(f"{n}.png"), f"expression {n}", "val", None, FileMask(Path("m"))) for n in range(count)
+    ]
 
 
 @given(st.integers(2, 60), st.integers(0, 1000))

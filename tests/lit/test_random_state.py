@@ -11,7 +11,7 @@ def draw():
 
 
 def test_continues_every_generator(tmp_path):
-    random.seed(1), np.random.seed(2), torch.manual_seed(3)  # noqa: B018
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
     np.random.randn()  # leaves a cached Gaussian behind
     torch.save(RandomState().state_dict(), tmp_path / "state")
     wanted = [*draw(), np.random.randn()]

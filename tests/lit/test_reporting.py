@@ -2,13 +2,13 @@ import csv
 
 import pytest
 from rich.console import Console
+from tiny import tiny_segmenter, tiny_text, tiny_vision
+from toy import fit, toy_data, toy_module, toy_trainer
 
 from s4eca.fusion.pwam import PWAM
 from s4eca.lit import ParameterReport, Throughput, ValidationPictures
 from s4eca.parameters import count_parameters, method_share, parameter_table
 from s4eca.tuning import Frozen, FullFineTuning, LoRA
-from tiny import tiny_segmenter, tiny_text, tiny_vision
-from toy import fit, toy_data, toy_module, toy_trainer
 
 
 def test_counts_by_hand():
@@ -17,7 +17,9 @@ def test_counts_by_hand():
     lora = tiny_segmenter(LoRA(rank=2), PWAM)
     counts = count_parameters(lora)
     # query and value of 4 layers of width 32; qkv of blocks 2+2+3+2 of widths 16 to 128
-    expected = 4 * 2 * 2 * (32 + 32) + sum(n * 2 * (c + 3 * c) for n, c in zip((2, 2, 3, 2), (16, 32, 64, 128), strict=True))
+    expected = 4 * 2 * 2 * (32 + 32) + sum(
+        n * 2 * (c + 3 * c) for n, c in zip((2, 2, 3, 2), (16, 32, 64, 128), strict=True)
+    )
     assert counts["method"].learned == counts["method"].total == expected
     assert (counts["text tower"].total, counts["vision tower"].total) == (text, vision)
     assert (counts["text tower"].learned, counts["vision tower"].learned) == (0, 0)

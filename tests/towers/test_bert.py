@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import BERT, tiny_inputs, tiny_text
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from s4eca.errors import S4ecaError
 from s4eca.towers import BertTower
 from s4eca.towers.base import no_tap
-from tiny import BERT, tiny_inputs, tiny_text
 
 
 def walk(tower, ids, mask):
@@ -53,7 +53,15 @@ def test_random_tower_brings_the_built_in_tokenizer():
     tower = tiny_text()
     tokenizer = tower.load_tokenizer()
     assert len(tokenizer) <= BERT["vocab_size"]
-    assert tokenizer.tokenize("The gray ship on the lower left") == ["the", "gray", "ship", "on", "the", "lower", "left"]
+    assert tokenizer.tokenize("The gray ship on the lower left") == [
+        "the",
+        "gray",
+        "ship",
+        "on",
+        "the",
+        "lower",
+        "left",
+    ]
     assert tokenizer.unk_token not in tokenizer.tokenize("quarry no. 17, north-west!")
 
 
@@ -103,4 +111,3 @@ def test_real_pretrained_weights_equal_transformers():
     with torch.no_grad():
         expected = reference(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         assert torch.equal(walk(tower, tokens.input_ids, tokens.attention_mask), expected)
-

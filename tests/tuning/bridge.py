@@ -40,9 +40,7 @@ class Bridge(TuningMethod):
                 events.append(Join(name))
         return events
 
-    def join(
-        self, name: str, text: State, vision: State, context: Context, carry: Carry
-    ) -> tuple[State, State, Carry]:
+    def join(self, name: str, text: State, vision: State, context: Context, carry: Carry) -> tuple[State, State, Carry]:
         weights = context.word_mask[..., None].to(text.hidden.dtype)
         words = (text.hidden * weights).sum(1) / weights.sum(1)
         pixels = vision.hidden.mean(dim=(1, 2))

@@ -229,7 +229,13 @@ class S4ECA(TuningMethod):
             first += depth
 
     def tap(
-        self, step: Step, site: Site, x: Tensor, branch_in: Tensor | None, context: Context, carry: Carry  # noqa: ARG002
+        self,
+        step: Step,
+        site: Site,
+        x: Tensor,
+        branch_in: Tensor | None,
+        context: Context,
+        carry: Carry,
     ) -> tuple[Tensor, Carry]:
         """Acts after blocks that carry an adapter."""
         key = str(step.index)

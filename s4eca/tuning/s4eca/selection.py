@@ -45,7 +45,7 @@ class ScaleSelection(nn.Module):
         """Returns the mixture (B, R, H, W) of S maps of that shape, chosen by a sentence (B, R_t)."""
         evidence = []
         if self.condition != "text":
-            evidence.append(sum(scale.mean(dim=(2, 3)) for scale in maps))
+            evidence.append(sum((scale.mean(dim=(2, 3)) for scale in maps[1:]), start=maps[0].mean(dim=(2, 3))))
         if self.condition != "visual":
             evidence.append(self.project(sentence))
         hidden = nn.functional.gelu(self.squeeze(torch.cat(evidence, dim=1)))

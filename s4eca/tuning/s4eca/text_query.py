@@ -56,9 +56,7 @@ class TextQueryAdapter(nn.Module):
         proxies = self.queries.expand(words.shape[0], -1, -1)
         if previous is not None:
             proxies = proxies + previous
-        read, _ = self.distil(
-            self.norm_queries(proxies), inner, inner, key_padding_mask=~word_mask, need_weights=False
-        )
+        read, _ = self.distil(self.norm_queries(proxies), inner, inner, key_padding_mask=~word_mask, need_weights=False)
         proxies = proxies + self.dropout(read)
         proxies = proxies + self.dropout(self.feed(self.norm_feed(proxies)))
         if self.read_back:

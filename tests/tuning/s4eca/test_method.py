@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tiny import tiny_segmenter
 
 from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
@@ -9,7 +10,6 @@ from s4eca.towers import BertTower, SwinTower
 from s4eca.towers.base import no_tap
 from s4eca.tuning import S4ECA
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
-from tiny import tiny_segmenter
 
 # by hand, for r=64, r_t=128, N=8: see the terms
 R, RT, N = 64, 128, 8
@@ -131,5 +131,5 @@ def test_settings_that_do_not_fit_the_towers_are_refused(settings, message):
 
 def test_a_method_without_language_needs_a_fusion():
     settings = VisualSettings(scale="uniform", gate=False, context=False)
-    with pytest.raises(S4ecaError, match="brings no language into the image.*fusion=pwam"):
+    with pytest.raises(S4ecaError, match=r"brings no language into the image.*fusion=pwam"):
         tiny_segmenter(S4ECA(TextSettings(enabled=False), settings, language="words"))
