@@ -41,7 +41,7 @@ class ReferringSegmenter(nn.Module):
         vision: VisionTower,
         method: TuningMethod,
         decoder: Callable[..., nn.Module],
-        fusion: Callable[..., nn.Module] | None = None,
+        fusion: Callable[..., Fusion] | None = None,
         head_logits: Literal[1, 2] = 1,
         grad_checkpointing: Literal["none", "block"] = "none",
         compile: str = "none",
