@@ -1,0 +1,69 @@
+"""Running the commands as a user would, in processes of their own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT.parent / "shared" / "data"
+
+# the demo's network and data, shrunk until one step takes a tenth of a second
+TINY = [
+    "experiment=demo",
+    "image_size=64",
+    "vision.options.embed_dim=16",
+    "vision.options.num_heads=[1,2,4,8]",
+    "text.options.hidden_size=32",
+    "text.options.num_hidden_layers=2",
+    "text.options.num_attention_heads=2",
+    "tuning.text.width=16",
+    "tuning.text.heads=2",
+    "tuning.visual.width=8",
+    "decoder.width=8",
+    "trainer.accelerator=cpu",
+]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+
+
+def run(*command: str, cwd: Path, expect: int = 0, env: dict[str, str] | None = None) -> str:
+    """Runs `python …` and returns what it printed; fails with that where the exit status is another."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**environment(), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == expect, f"{' '.join(command)} ended with {done.returncode}:\n{printed}"
+    return printed
+
+
+def train(*overrides: str, cwd: Path, **options) -> str:
+    return run(str(ROOT / "train.py"), *overrides, cwd=cwd, **options)
+
+
+def evaluate(*overrides: str, cwd: Path, **options) -> str:
+    return run(str(ROOT / "eval.py"), *overrides, cwd=cwd, **options)
+
+
+def train_until(ready: Callable[[], bool], signal: int, *overrides: str, cwd: Path) -> int:
+    """Starts a training, sends it a signal as soon as `ready()` is true, and returns its exit status."""
+    with (cwd / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *overrides], cwd=cwd, env=environment(), stdout=log, stderr=log
+        )
+        deadline = time.monotonic() + 300
+        while not ready() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None, (cwd / "killed.log").read_text()
+        process.send_signal(signal)
+        return process.wait(timeout=120)

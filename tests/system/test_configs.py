@@ -1,0 +1,142 @@
+"""Every experiment and every option of every group, composed and run for one batch with tiny random towers."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+import s4eca.cli.config  # noqa: F401  (registers the resolver that train.yaml uses)
+from runs import ROOT, run, train
+from s4eca.build import build_callbacks, build_data, build_loggers, build_module, build_trainer
+from s4eca.cli.config import plain
+from s4eca.data import synthesize
+
+pytestmark = pytest.mark.system
+CONF = ROOT / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+# towers small enough for one batch on a CPU, whatever the experiment asks for
+SMALL_TOWERS = [
+    "vision=swin_demo", "text=bert_demo", "image_size=64", "vision.options.embed_dim=16",
+    "vision.options.num_heads=[1,2,4,8]", "text.options.hidden_size=32", "text.options.num_attention_heads=2",
+]  # fmt: skip
+ONE_BATCH = [
+    "data.batch_size=2", "data.num_workers=0", "trainer.accelerator=cpu", "debug=fast", "trainer.limit_train_batches=1",
+    "trainer.limit_val_batches=1", "trainer.accumulate_grad_batches=1", "callbacks.pictures.limit=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    for layout in ("rrsis_d", "refsegrs"):
+        synthesize(root / layout, layout, 0, train=4, val=2, test=2, size=64)
+    return root
+
+
+def composed(*overrides: str) -> dict:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    choices = {"tuning": config.hydra.runtime.choices.tuning, "data": config.hydra.runtime.choices.data}
+    config.hydra = None
+    if config.name is None or "hydra" in str(config._get_node("name")):
+        config.name = "_".join(choices.values())
+    content = plain(config)
+    content.pop("hydra")
+    return content
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains_one_batch(name, datasets, tmp_path):
+    # LAVT's text_layers=10 needs ten layers, which the tiny text tower is given
+    config = composed(f"experiment={name}", *SMALL_TOWERS, "text.options.num_hidden_layers=10", *ONE_BATCH)
+    source = "rrsis_d" if name == "demo" else composed(f"experiment={name}")["data"]["_target_"]
+    layout = "refsegrs" if "RefSegRS" in source else "rrsis_d"
+    config["data"]["root"] = str(datasets / layout) if name != "demo" else str(tmp_path / "drawn")
+    if name == "demo":
+        config["data"].update(train=4, val=2, test=2, scene_size=64)
+    data = build_data(config)
+    data.prepare_data()
+    module = build_module(config)
+    data.tokenizer = module.segmenter.text.load_tokenizer()
+    trainer = build_trainer(config, tmp_path, build_callbacks(config, tmp_path), build_loggers(config, tmp_path))
+    trainer.fit(module, data)
+    assert trainer.global_step == 1
+    assert module.scores["lavt"]["n"] == 2
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_opens_with_its_command_and_what_to_expect(name):
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    header = text[: text.index("\ndefaults")]
+    assert f"# python train.py experiment={name}" in header
+    assert "# Expect:" in header
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [(g, o) for g in ("tuning", "fusion", "decoder", "loss", "vision", "text") for o in options(g)],
+)
+def test_every_option_says_what_it_is_and_builds(group, option):
+    text = (CONF / group / f"{option}.yaml").read_text()
+    assert text.startswith("# ")
+    overrides = [*SMALL_TOWERS, "fusion=film"] if group not in ("vision", "text") else ["fusion=film"]
+    overrides = [item for item in overrides if not item.startswith(f"{group}=")] + [f"{group}={option}"]
+    config = composed(*overrides, "vision.weights=random", "text.weights=random")
+    if group in ("vision", "text"):  # full size: composing is enough, tests/towers builds them small
+        assert config[group]["_target_"].startswith("s4eca.towers.")
+        return
+    network = build_module(config).segmenter
+    assert network.method.name == config["tuning"]["_target_"].rpartition(".")[2].lower() or group == "tuning"
+
+
+def test_the_whole_default_config_is_documented_in_place():
+    for path in CONF.rglob("*.yaml"):
+        text = path.read_text()
+        assert text.startswith("#"), f"{path.relative_to(ROOT)} does not say what it is"
+        assert yaml.safe_load(text) is not None, path
+
+
+def test_debug_overfit_composes():
+    config = composed("experiment=demo", "debug=overfit")
+    assert config["trainer"]["limit_train_batches"] == 4
+
+
+@pytest.mark.parametrize("extra", ["ema", "early_stopping"])
+def test_callbacks_can_be_added(extra, datasets, tmp_path):
+    config = composed("experiment=demo", f"callbacks=[default,{extra}]")
+    names = [type(callback).__name__ for callback in build_callbacks(config, tmp_path)]
+    assert {"ema": "EMA", "early_stopping": "EarlyStopping"}[extra] in names
+    assert names.count("ModelCheckpoint") == 2
+
+
+def test_help_and_the_three_ways_in(tmp_path):
+    printed = run("-m", "s4eca", "--help", cwd=tmp_path)
+    for command in ("train", "eval", "share", "data"):
+        assert command in printed
+    assert "synthesize" in run("-m", "s4eca", "data", "--help", cwd=tmp_path)
+    for printed in (train("--cfg", "job", cwd=tmp_path), run("-m", "s4eca", "train", "--cfg", "job", cwd=tmp_path)):
+        assert "_target_: s4eca.tuning.S4ECA" in printed
+    assert "experiment: demo, " in " ".join(train("--help", cwd=tmp_path).split())
+
+
+def test_the_wheel_carries_the_configs(tmp_path):
+    import zipfile
+
+    run("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT), cwd=tmp_path)
+    (wheel,) = tmp_path.glob("s4eca-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in CONF.rglob("*.yaml"):
+        assert f"s4eca/conf/{path.relative_to(CONF).as_posix()}" in names
+    assert not any(name.startswith(("tests/", "data/")) for name in names)
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    away = {"PYTHONPATH": str(tmp_path / "installed")}
+    printed = run("-m", "s4eca", "train", "experiment=demo", "--cfg", "job", cwd=tmp_path, env=away)
+    assert "name: demo" in printed
+    where = run("-c", "import s4eca.cli.config as c; print(c.conf_dir())", cwd=tmp_path, env=away)
+    assert Path(where.strip()) == tmp_path / "installed" / "s4eca" / "conf"
