@@ -3,11 +3,11 @@ import shutil
 
 import pytest
 import torch
-from tiny import tiny_inputs
-from toy import RandomState, every_step, fit, toy_data, toy_method, toy_module, toy_trainer
 
 from s4eca.checkpoint import load_learned, read_checkpoint, share
 from s4eca.errors import S4ecaError
+from tiny import tiny_inputs
+from toy import RandomState, every_step, fit, toy_data, toy_method, toy_module, toy_trainer
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
-from tuning.bridge import Bridge
 
 from s4eca.decoders.fpn import FPNDecoder
 from s4eca.errors import S4ecaError
@@ -12,6 +10,8 @@ from s4eca.runner import Runner
 from s4eca.segmenter import ReferringSegmenter, group_of
 from s4eca.tuning import S4ECA, Frozen, FullFineTuning, LoRA
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
+from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
+from tuning.bridge import Bridge
 
 SMALL = partial(S4ECA, TextSettings(width=16, heads=2), VisualSettings(width=8))
 

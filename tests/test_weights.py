@@ -3,12 +3,12 @@ import safetensors.torch
 import timm
 import torch
 from timm.models import save_for_hf
-from tiny import BERT, NAMES, SIZE, SWIN, tiny_vision
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from s4eca.errors import S4ecaError
 from s4eca.towers import BertTower, SwinTower
 from s4eca.weights import hash_weights
+from tiny import BERT, NAMES, SIZE, SWIN, tiny_vision
 
 PLAIN = {key: tuple(value) if isinstance(value, list) else value for key, value in SWIN.items()}
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from tiny import SIZE, tiny_text, tiny_vision
 
 from s4eca.build import build_trainer
 from s4eca.data import SyntheticDataModule
@@ -17,6 +16,7 @@ from s4eca.losses import BCEDice
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.tuning import S4ECA, TuningMethod
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
+from tiny import SIZE, tiny_text, tiny_vision
 
 CONFIG = {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "num_sanity_val_steps": 0}
 

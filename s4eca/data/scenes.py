@@ -12,17 +12,17 @@ T = TypeVar("T")
 COLOURS = ("red", "orange", "green", "blue", "white", "gray")
 SIZES = ("small", "large")
 
-# Radius of the circle around a thing, as a share of the image side; it makes small things cover about 1.6 % of the
-# image and large ones about 4 %, whatever their shape.
+# Radius of the circle around a thing, as a share of the image side; it makes small things cover about 3 % of the
+# image and large ones about 8 %, whatever their shape.
 RADII = {
-    "ship": (0.128, 0.205),
-    "vehicle": (0.098, 0.162),
-    "airplane": (0.132, 0.210),
-    "storage tank": (0.078, 0.132),
-    "tennis court": (0.098, 0.162),
-    "baseball field": (0.106, 0.172),
-    "windmill": (0.132, 0.205),
-    "chimney": (0.120, 0.190),
+    "ship": (0.186, 0.297),
+    "vehicle": (0.142, 0.235),
+    "airplane": (0.191, 0.304),
+    "storage tank": (0.113, 0.191),
+    "tennis court": (0.142, 0.235),
+    "baseball field": (0.154, 0.249),
+    "windmill": (0.191, 0.297),
+    "chimney": (0.174, 0.275),
 }
 KINDS = tuple(RADII)
 
@@ -50,10 +50,10 @@ _PLACE_MARGIN = 0.03
 _ANGLE_MARGIN = 6.0
 _GAP = 0.015
 
-_FORMS = {"attribute": 0.45, "place": 0.40, "relation": 0.15}
+_FORMS = {"attribute": 0.6, "place": 0.3, "relation": 0.1}
 # Which of size and colour an expression names, and how often; the size stands first as in "large red ship".
-_ATTRIBUTES = {("colour",): 0.6, ("size",): 0.15, ("size", "colour"): 0.25}
-_PLACE_ATTRIBUTES: dict[tuple[str, ...], float] = {(): 0.4, ("colour",): 0.4, ("size",): 0.1, ("size", "colour"): 0.1}
+_ATTRIBUTES = {("colour",): 0.75, ("size",): 0.1, ("size", "colour"): 0.15}
+_PLACE_ATTRIBUTES: dict[tuple[str, ...], float] = {(): 0.3, ("colour",): 0.5, ("size",): 0.05, ("size", "colour"): 0.15}
 _RELATION_ATTRIBUTES: dict[tuple[str, ...], float] = {(): 0.7, ("colour",): 0.3}
 
 
@@ -89,14 +89,14 @@ class Scene:
 
 
 def plan_scene(rng: np.random.Generator) -> Scene:
-    """Draws a scene of four to seven things and an expression for one of them.
+    """Draws a scene of three to five things and an expression for one of them.
 
-    Few classes and colours share a scene, so that each is there more than once: the target's class always names
-    another thing too, and only the other words of the expression decide.
+    Few classes share a scene, so that each is there more than once: the target's class always names another thing
+    too, and only the other words of the expression decide.
     """
     while True:
         things = _place_things(rng)
-        if len(things) < 4:
+        if len(things) < 3:
             continue
         options = _describe(things, rng)
         if options is not None:
@@ -104,10 +104,10 @@ def plan_scene(rng: np.random.Generator) -> Scene:
 
 
 def _place_things(rng: np.random.Generator) -> tuple[Thing, ...]:
-    kinds = rng.choice(KINDS, size=rng.integers(2, 4), replace=False)
-    colours = rng.choice(COLOURS, size=rng.integers(2, 4), replace=False)
+    kinds = rng.choice(KINDS, size=rng.integers(1, 3), replace=False)
+    colours = rng.choice(COLOURS, size=rng.integers(3, 5), replace=False)
     things: list[Thing] = []
-    for _ in range(rng.integers(4, 8)):
+    for _ in range(rng.integers(3, 6)):
         kind, colour = str(rng.choice(kinds)), str(rng.choice(colours))
         sizes = ("large", "small") if rng.random() < 0.5 else ("small",)
         thing = next((thing for size in sizes if (thing := _find_room(rng, kind, colour, size, things))), None)

@@ -1,12 +1,7 @@
 import string
-import sys
-from pathlib import Path
 
 import pytest
 from transformers import BertTokenizer
-
-# pytest's importlib mode leaves sys.path alone, and the tests share layouts.py
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from layouts import SAMPLES, box_mask, write_refsegrs, write_rrsis_d
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
+from layouts import SAMPLES, box_mask, write_refsegrs, write_rrsis_d
 from s4eca.data.datamodule import RefSegRSDataModule, RRSISDDataModule, SyntheticDataModule
 from s4eca.data.references import Batch
 from s4eca.data.transforms import Photometric

@@ -4,9 +4,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from layouts import HEIGHT, WIDTH, box_mask, picture, rle
 from PIL import Image
 
+from layouts import HEIGHT, WIDTH, box_mask, picture, rle
 from s4eca.data.dataset import Collate, ReferenceDataset, count_truncated, read_image, token_lengths
 from s4eca.data.masks import FileMask, RleMask
 from s4eca.data.references import Batch, Reference

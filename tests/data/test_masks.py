@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import box_mask, rle
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
+from layouts import box_mask, rle
 from s4eca.data.masks import FileMask, RleMask, mask_fingerprint
 from s4eca.errors import S4ecaError
 

@@ -2,9 +2,9 @@ import shutil
 
 import numpy as np
 import pytest
-from layouts import SAMPLES, box_mask, write_refsegrs
 from PIL import Image
 
+from layouts import SAMPLES, box_mask, write_refsegrs
 from s4eca.data.refsegrs import REFSEGRS_CLASSES, category_of, read_refsegrs
 from s4eca.errors import S4ecaError
 

@@ -6,10 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
-from layouts import CATEGORIES, SAMPLES, box_mask, rle, write_rrsis_d
 from PIL import Image
 from pycocotools import mask as coco
 
+from layouts import CATEGORIES, SAMPLES, box_mask, rle, write_rrsis_d
 from s4eca.data.rrsis_d import find_layout, read_refer_entries, read_rrsis_d
 from s4eca.errors import S4ecaError
 

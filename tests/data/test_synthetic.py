@@ -96,7 +96,7 @@ def test_an_expression_singles_out_one_thing_among_rivals(seed, split, number):
     scene, _ = scene_at(seed, split, number)
     target = scene.things[scene.target]
     assert referents(scene.things, scene.expression) == [target]
-    assert 4 <= len(scene.things) <= 7
+    assert 3 <= len(scene.things) <= 5
     assert sum(thing.kind == target.kind for thing in scene.things) >= 2  # the class alone does not decide
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import SAMPLES, box_mask, picture
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
+from layouts import SAMPLES, box_mask, picture
 from s4eca.data.transforms import Augmentation, Photometric, resize_image, resize_mask
 from s4eca.errors import S4ecaError
 

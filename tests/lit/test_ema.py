@@ -1,10 +1,10 @@
 import pytest
 import torch
-from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
 
 from s4eca.checkpoint import load_learned, read_checkpoint
 from s4eca.errors import S4ecaError
 from s4eca.lit import EMA
+from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
 
 DECAY = 0.8
 

@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_inputs
-from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
 
 from s4eca.errors import S4ecaError
 from s4eca.lit.referring import parameter_groups
+from tiny import tiny_inputs
+from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
 
 
 def test_norms_biases_and_queries_do_not_decay():

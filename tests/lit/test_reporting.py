@@ -2,13 +2,13 @@ import csv
 
 import pytest
 from rich.console import Console
-from tiny import tiny_segmenter, tiny_text, tiny_vision
-from toy import fit, toy_data, toy_module, toy_trainer
 
 from s4eca.fusion.pwam import PWAM
 from s4eca.lit import ParameterReport, Throughput, ValidationPictures
 from s4eca.parameters import count_parameters, method_share, parameter_table
 from s4eca.tuning import Frozen, FullFineTuning, LoRA
+from tiny import tiny_segmenter, tiny_text, tiny_vision
+from toy import fit, toy_data, toy_module, toy_trainer
 
 
 def test_counts_by_hand():

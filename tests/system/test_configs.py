@@ -128,7 +128,18 @@ def test_help_and_the_three_ways_in(tmp_path):
 def test_the_wheel_carries_the_configs(tmp_path):
     import zipfile
 
-    run("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT), cwd=tmp_path)
+    run(
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+        cwd=tmp_path,
+    )
     (wheel,) = tmp_path.glob("s4eca-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in CONF.rglob("*.yaml"):

@@ -25,10 +25,19 @@ def test_a_run_leaves_one_folder(trained):
     assert {"config.yaml", "environment.json", "metrics.csv", "checkpoints/best.ckpt"} <= names
     assert any(name.startswith("pictures/step_000006/") for name in names)
     assert {path.name for path in folder.iterdir()} == {"run", "data"}
-    for line in ("method / towers", "effective batch", "step 6", "val/mIoU", "python eval.py ckpt=run/checkpoints/best.ckpt"):
+    for line in (
+        "method / towers",
+        "effective batch",
+        "step 6",
+        "val/mIoU",
+        "python eval.py ckpt=run/checkpoints/best.ckpt",
+    ):
         assert line in printed, line
     assert "Traceback" not in printed
-    assert json.loads((folder / "run" / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert (
+        json.loads((folder / "run" / "environment.json").read_text())["packages"]["torch"]
+        == torch.__version__.split("+")[0]
+    )
 
 
 def test_eval_reproduces_what_the_run_logged_and_needs_only_the_checkpoint(trained):
@@ -64,7 +73,9 @@ def test_eval_elsewhere_moved_data_and_other_data(trained, tmp_path):
     assert not (tmp_path / "here" / "pictures").exists()
     run("-m", "s4eca", "data", "synthesize", "rs", "--layout", "refsegrs", "--seed", "3", "--train", "4", "--val", "4",
         "--test", "4", "--size", "64", cwd=tmp_path)  # fmt: skip
-    other = evaluate(ckpt, "data=refsegrs", "data.root=rs", "data.num_workers=0", "out=there", "split=val", cwd=tmp_path)
+    other = evaluate(
+        ckpt, "data=refsegrs", "data.root=rs", "data.num_workers=0", "out=there", "split=val", cwd=tmp_path
+    )
     assert "refsegrs, val" in other
     assert "warning: " in other, "the split sizes are not RefSegRS's own"
 
@@ -75,9 +86,24 @@ def test_share_and_init_from(trained, tmp_path):
     assert "method.safetensors" in printed
     evaluate("ckpt=shared", f"data.root={folder}/data/synthetic", "pictures=0", "split=val", cwd=tmp_path)
     ours = json.loads((tmp_path / "eval" / "shared_val" / "metrics.json").read_text())
-    evaluate(f"ckpt={folder}/run/checkpoints/best.ckpt", "out=direct", "pictures=0", "split=val", f"data.root={folder}/data/synthetic", cwd=tmp_path)
+    evaluate(
+        f"ckpt={folder}/run/checkpoints/best.ckpt",
+        "out=direct",
+        "pictures=0",
+        "split=val",
+        f"data.root={folder}/data/synthetic",
+        cwd=tmp_path,
+    )
     assert ours == json.loads((tmp_path / "direct" / "metrics.json").read_text())
-    train(*SHORT, *DRAWN, "init_from=shared", "model.lr=0", "hydra.run.dir=again", f"data.root={folder}/data/synthetic", cwd=tmp_path)
+    train(
+        *SHORT,
+        *DRAWN,
+        "init_from=shared",
+        "model.lr=0",
+        "hydra.run.dir=again",
+        f"data.root={folder}/data/synthetic",
+        cwd=tmp_path,
+    )
     start = torch.load(tmp_path / "again/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     source = torch.load(folder / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(start[name], source[name]) for name in source if not name.endswith("num_batches_tracked"))

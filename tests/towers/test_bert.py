@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import BERT, tiny_inputs, tiny_text
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from s4eca.errors import S4ecaError
 from s4eca.towers import BertTower
 from s4eca.towers.base import no_tap
+from tiny import BERT, tiny_inputs, tiny_text
 
 
 def walk(tower, ids, mask):

@@ -1,11 +1,11 @@
 import pytest
 import timm
 import torch
-from tiny import NAMES, SIZE, SWIN, tiny_vision
 
 from s4eca.errors import S4ecaError
 from s4eca.towers import SwinTower
 from s4eca.towers.base import no_tap
+from tiny import NAMES, SIZE, SWIN, tiny_vision
 
 
 def walk(tower, state, tap=no_tap):

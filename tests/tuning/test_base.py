@@ -1,11 +1,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_text, tiny_vision
 
 from s4eca.errors import S4ecaError
 from s4eca.tuning.base import evenly_spread
 from s4eca.tuning.frozen import Frozen
+from tiny import tiny_text, tiny_vision
 
 
 @pytest.mark.parametrize(

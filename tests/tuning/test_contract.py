@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
 from torch import nn
-from tuning.bridge import Bridge
 
 from s4eca.fusion.film import FiLM
 from s4eca.fusion.pwam import PWAM
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.tuning import S4ECA, Frozen, FullFineTuning, LoRA, TuningMethod
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
+from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
+from tuning.bridge import Bridge
 
 TEXT = {"width": 16, "heads": 2, "proxies": 3, "density": 0.75}
 VISUAL = {"width": 8}

@@ -258,7 +258,9 @@ class S4ECA(TuningMethod):
             return carry["words"], context.word_mask
         if self.language == "mean_word":
             return masked_mean(carry["words"], context.word_mask)[:, None], None
-        return carry["proxies" if self.routing == "last" else f"proxies@{self.routing[stage]}"], None
+        proxies = carry["proxies" if self.routing == "last" else f"proxies@{self.routing[stage]}"]
+        # a residual stream: without a norm its size would depend on how many adapters have added to it
+        return F.layer_norm(proxies, proxies.shape[-1:]), None
 
 
 def masked_mean(language: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tiny import tiny_segmenter
 
 from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
@@ -10,6 +9,7 @@ from s4eca.towers import BertTower, SwinTower
 from s4eca.towers.base import no_tap
 from s4eca.tuning import S4ECA
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
+from tiny import tiny_segmenter
 
 # by hand, for r=64, r_t=128, N=8: see the terms
 R, RT, N = 64, 128, 8

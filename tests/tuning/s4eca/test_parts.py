@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import shake
 from torch.nn import functional as F
 
 from s4eca.tuning.s4eca import DenseExtractor, ScaleSelection, SpatialSelection, TextQueryAdapter
 from s4eca.tuning.s4eca.method import masked_mean
+from tiny import shake
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,77 @@
+"""What the README shows works as it stands there."""
+
+import re
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from runs import ROOT, run
+
+pytestmark = pytest.mark.system
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^    ((?:python |make |s4eca |pip ).*?)(?:\s{2,}#.*)?$", README, flags=re.M)
+
+
+def test_the_python_example_runs_and_has_fifteen_lines(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    assert len([line for line in code.splitlines() if line.strip()]) == 15
+    # two steps instead of hundreds, everything else as printed
+    short = code.replace(
+        "L.Trainer(max_steps=600)", "L.Trainer(max_steps=2, limit_val_batches=1, val_check_interval=2)"
+    )
+    assert short != code
+    (tmp_path / "example.py").write_text(
+        short + "\nprint('step', trainer.global_step)\nprint(trainer.callback_metrics)\n"
+    )
+    printed = run("example.py", cwd=tmp_path)
+    assert "step 2" in printed
+    assert "val/mIoU" in printed
+
+
+def overrides(command: str) -> list[str]:
+    words = [word for word in shlex.split(command)[2:] if word != "-m"]
+    # a sweep's list is one value per job
+    return [re.sub(r"^(seed=)(\d+),.*", r"\1\2", word) for word in words]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python train.py")])
+def test_training_commands_compose(command):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=overrides(command))
+    assert config.tuning
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python eval.py")])
+def test_evaluation_commands_compose(command):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("eval", overrides=overrides(command))
+    assert config.ckpt
+
+
+def test_all_kinds_of_commands_were_found():
+    kinds = {" ".join(command.split()[:2]) for command in COMMANDS}
+    assert {"make demo", "make test", "python train.py", "python eval.py", "s4eca share", "pip install"} <= kinds
+
+
+def test_make_targets_exist_and_ci_calls_them():
+    targets = re.findall(r"^(\w+): \$\(READY\)", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert {"demo", "test", "lint", "format", "lock"} <= set(targets)
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in ("make lint", "make demo", "make test"):
+        assert command in script
+
+
+def test_experiments_and_groups_in_the_tables_exist():
+    for name in re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| `.*$", README, flags=re.M))):
+        known = list((ROOT / "conf").rglob(f"{name}.yaml")) or name in ("lavt", "original", "detris")
+        assert known or re.search(rf"^ *{name}:", (ROOT / "conf" / "train.yaml").read_text(), flags=re.M) or name in {
+            "tuning", "vision", "text", "fusion", "decoder", "loss",
+        }, name  # fmt: skip
+
+
+def test_lock_holds_names_and_versions_only():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.+!]+", line) for line in lines[1:])
+    assert {"torch==2.14.1", "torchvision==0.29.1"} <= set(lines)
