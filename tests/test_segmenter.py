@@ -97,6 +97,8 @@ def test_learned_tensors_fall_into_four_groups():
 def test_lora_names_must_exist():
     with pytest.raises(S4ecaError, match=r"tuning\.text_layers names 'q_proj'"):
         tiny_segmenter(LoRA(text_layers=["q_proj"]), PWAM)
+    with pytest.raises(S4ecaError, match=r"Swin V2 takes the weight of qkv past the layer.*vision_layers=\[proj\]"):
+        tiny_segmenter(LoRA(), PWAM, "swinv2")
 
 
 def test_full_fine_tuning_of_more_layers_than_there_are():

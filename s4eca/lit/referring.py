@@ -108,15 +108,16 @@ class ReferringModule(LightningModule):
         Raises:
             S4ecaError: the number of steps is not known.
         """
-        steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
+        if self.trainer.max_epochs in (None, -1) and self.trainer.max_steps == -1:
             raise S4ecaError("the schedule needs an end; set trainer.max_epochs or trainer.max_steps.")
         optimizer = AdamW(parameter_groups(self.segmenter, self.weight_decay), lr=self.lr)
-        warmup, total, power = self.warmup_steps, max(int(steps), 1), self.poly_power
 
         def factor(step: int) -> float:
-            ramp = min((step + 1) / warmup, 1.0) if warmup else 1.0
-            return ramp * max(1 - step / total, 0.0) ** power
+            ramp = min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
+            if step == 0:
+                # asked now, the number of steps would make Lightning open the loader before a resumed state is in it
+                return ramp
+            return ramp * max(1 - step / self.trainer.estimated_stepping_batches, 0.0) ** self.poly_power
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 

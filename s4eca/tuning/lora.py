@@ -39,11 +39,16 @@ class LoRA(TuningMethod):
         """Puts peft's LoRA layers in place of the named linear layers.
 
         Raises:
-            S4ecaError: a tower has no layer of a given name.
+            S4ecaError: a tower has no layer of a given name, or one that LoRA cannot reach.
         """
         super().attach(text, vision)
         for tower in (text, vision):
             names = self.layers[tower.kind]
+            if tower.family == "swinv2" and "qkv" in names:
+                raise S4ecaError(
+                    "timm's Swin V2 takes the weight of qkv past the layer, where LoRA would learn nothing; set "
+                    "tuning.vision_layers=[proj] or another list without qkv."
+                )
             known = {name.rpartition(".")[2] for name, _ in tower.named_modules()}
             for name in names:
                 if name not in known:

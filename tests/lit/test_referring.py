@@ -26,7 +26,7 @@ def test_warm_up_then_poly(tmp_path):
     data = toy_data(tmp_path / "data")
     module = toy_module(lr=1.0, warmup_steps=4)
     seen = []
-    module.on_train_batch_start = lambda batch, index: seen.append(module.optimizers().param_groups[0]["lr"])
+    module.on_train_batch_start = lambda batch, batch_idx: seen.append(module.optimizers().param_groups[0]["lr"])
     fit(module, data, toy_trainer(tmp_path, max_epochs=2))
     expected = [min((step + 1) / 4, 1) * (1 - step / 12) ** 0.9 for step in range(12)]
     assert seen == pytest.approx(expected)
@@ -60,7 +60,7 @@ def test_learns_and_only_what_should_be_learned(tmp_path):
     before = {name: value.clone() for name, value in module.segmenter.state_dict().items()}
     losses = []
     original = module.training_step
-    module.training_step = lambda batch, index: losses.append(float(loss := original(batch, index))) or loss
+    module.training_step = lambda batch, batch_idx: losses.append(float(loss := original(batch, batch_idx))) or loss
     fit(module, data, toy_trainer(tmp_path, max_epochs=6))
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:3])
     learned = set(module.segmenter.learned_state())
@@ -118,7 +118,7 @@ def test_warm_up_of_zero_starts_at_the_peak(tmp_path):
     module = toy_module(lr=0.25, warmup_steps=0)
     trainer = toy_trainer(tmp_path, max_steps=1)
     rates = []
-    module.on_train_batch_start = lambda batch, index: rates.append(module.optimizers().param_groups[0]["lr"])
+    module.on_train_batch_start = lambda batch, batch_idx: rates.append(module.optimizers().param_groups[0]["lr"])
     fit(module, toy_data(tmp_path / "data"), trainer)
     assert rates == [0.25]
     assert math.isfinite(float(trainer.callback_metrics["train/loss"]))

@@ -31,6 +31,8 @@ class Case:
     method: Callable[[], TuningMethod]
     fusion: Any = None
     every: bool = True  # False: an ablation, run through the gradient and padding promises only
+    backwards: int = 3  # by then everything learned has received a gradient
+    swinv2: Callable[[], TuningMethod] | None = None  # where Swin V2 needs other settings
 
 
 METHODS = {
@@ -39,7 +41,7 @@ METHODS = {
     "full": Case(FullFineTuning, PWAM),
     "full_lavt": Case(partial(FullFineTuning, text_layers=3), partial(PWAM, feedback=True)),
     "frozen": Case(Frozen, FiLM),
-    "lora": Case(partial(LoRA, rank=4), PWAM),
+    "lora": Case(partial(LoRA, rank=4), PWAM, swinv2=partial(LoRA, rank=4, vision_layers=["proj", "fc1"])),
     "bridge": Case(Bridge, PWAM),
     "s4eca_words": Case(partial(s4eca, language="words"), every=False),
     "s4eca_words_alone": Case(partial(s4eca, {"enabled": False}, language="words"), every=False),
@@ -56,7 +58,8 @@ METHODS = {
     "s4eca_visual_scale": Case(partial(s4eca, None, {"scale": "visual"}), every=False),
     "s4eca_gate_only": Case(partial(s4eca, None, {"context": False}), every=False),
     "s4eca_context_only": Case(partial(s4eca, None, {"gate": False}), every=False),
-    "s4eca_no_spatial": Case(partial(s4eca, None, {"gate": False, "context": False}), every=False),
+    # three zero-initialised layers in a row: visual up, scale choice, text up
+    "s4eca_no_spatial": Case(partial(s4eca, None, {"gate": False, "context": False}), every=False, backwards=4),
     "s4eca_late": Case(partial(s4eca, None, {"density": [0, 0, 0, 1]}), every=False),
     "s4eca_text_only": Case(partial(s4eca, None, {"density": [0, 0, 0, 0]}), PWAM, every=False),
 }
@@ -66,7 +69,8 @@ FULL_PROMISES = [name for name, case in METHODS.items() if case.every]
 def build(name: str, family: str = "swin", seed: int = 0, **options: Any) -> ReferringSegmenter:
     torch.manual_seed(seed)
     case = METHODS[name]
-    return tiny_segmenter(case.method(), case.fusion, family, **options)
+    method = case.swinv2 if family == "swinv2" and case.swinv2 else case.method
+    return tiny_segmenter(method(), case.fusion, family, **options)
 
 
 def frozen_weights(network: ReferringSegmenter) -> dict[str, torch.Tensor]:
@@ -87,7 +91,7 @@ def test_gradients_reach_everything_learned_and_nothing_frozen(name, family):
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
     target = torch.randn(2, 64, 64)
     reached: set[str] = set()
-    for seed in range(3):
+    for seed in range(METHODS[name].backwards):
         optimizer.zero_grad()
         (network(*tiny_inputs(seed)) * target).mean().backward()
         for key, parameter in network.named_parameters():
