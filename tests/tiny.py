@@ -24,7 +24,12 @@ NAMES = {"swin": "swin_tiny_patch4_window7_224", "swinv2": "swinv2_tiny_window8_
 
 
 def tiny_vision(family: str = "swin", seed: int = 0, **options: Any) -> SwinTower:
-    return SwinTower(NAMES[family], weights="random", seed=seed, image_size=SIZE, options={**SWIN, **options})
+    tower = SwinTower(NAMES[family], weights="random", seed=seed, image_size=SIZE, options={**SWIN, **options})
+    if family == "swinv2":  # untrained, its norms are zero and close every branch
+        for step in tower.steps:
+            tower.block(step.index).norm1.weight.fill_(1.0)
+            tower.block(step.index).norm2.weight.fill_(1.0)
+    return tower
 
 
 def tiny_text(seed: int = 0, **options: Any) -> BertTower:

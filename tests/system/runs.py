@@ -7,6 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+from s4eca.cli.config import plain
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT.parent / "shared" / "data"
 
@@ -67,3 +73,13 @@ def train_until(ready: Callable[[], bool], signal: int, *overrides: str, cwd: Pa
         assert process.poll() is None, (cwd / "killed.log").read_text()
         process.send_signal(signal)
         return process.wait(timeout=120)
+
+
+def composed(*overrides: str) -> dict:
+    """Composes `train.yaml` with overrides, in this process, into plain values."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)  # the run's name is made of the choices
+    with open_dict(config):
+        del config["hydra"]
+    return plain(config)

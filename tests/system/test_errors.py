@@ -2,7 +2,9 @@
 
 import pytest
 
-from runs import TINY, evaluate, run, train
+from runs import TINY, composed, evaluate, run, train
+from s4eca.cli.train import train as run_training
+from s4eca.errors import S4ecaError
 
 pytestmark = pytest.mark.system
 
@@ -13,25 +15,35 @@ def sentence(printed: str) -> str:
     return line
 
 
+DRAWN = ["data.train=4", "data.val=2", "data.test=2", "data.scene_size=64", "data.batch_size=2", "data.num_workers=0"]
+
+
+def test_a_training_that_cannot_start_is_one_sentence(tmp_path):
+    printed = train("data.root=nowhere", "hydra.run.dir=run", cwd=tmp_path, expect=2)
+    assert "nowhere" in sentence(printed)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"train.log"}
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data=rrsis_d", "data.root=nowhere"], "nowhere"),
-        (["tuning=frozen"], "brings no language into the image"),
-        (["tuning.visual.kernels=[3]"], "tuning.visual.scale=uniform"),
-        (["init_from=nowhere.ckpt"], "there is no checkpoint at nowhere.ckpt"),
-        (["resume=nowhere"], "resume=nowhere is not a folder"),
+        (["tuning=frozen", "vision=swin_demo"], "brings no language into the image"),
+        (["tuning.visual.kernels=[3]"], r"tuning\.visual\.scale=uniform"),
+        (["init_from=nowhere.ckpt"], r"there is no checkpoint at nowhere\.ckpt"),
         (["callbacks.best.monitor=test/mIoU"], "selects on the test split"),
         (["vision=swin_base"], "could not be fetched from the hub"),
-        (["loss.bce_weight=heavy"], "loss"),
+        (["text=bert_base"], "could not be fetched from the hub"),
+        (["data.batch_size=64"], r"lower data\.batch_size"),
+        (["data.layout=cityscapes"], "cityscapes"),
+        (["trainer.max_steps=-1"], r"trainer\.max_epochs or trainer\.max_steps"),
     ],
 )
-def test_training_says_what_is_wrong(tmp_path, overrides, message):
-    drawn = ["data.train=4", "data.val=2", "data.test=2", "data.scene_size=64", "data.batch_size=2"]
-    drawn = [] if overrides[0].startswith("data=") else drawn
-    tiny = [item for item in TINY if not (overrides[0] == "vision=swin_base" and item.startswith("vision."))]
-    printed = train(*tiny, *drawn, *overrides, "hydra.run.dir=run", cwd=tmp_path, expect=2)
-    assert message in sentence(printed)
+def test_training_says_what_is_wrong_before_it_starts(tmp_path, overrides, message):
+    changed = {item.partition("=")[0] for item in overrides}
+    tiny = [item for item in TINY if item.partition(".")[0] not in changed]
+    config = composed(*tiny, *DRAWN, f"data.root={tmp_path}/data", *overrides)
+    with pytest.raises(S4ecaError, match=message):
+        run_training(config, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
