@@ -1,5 +1,6 @@
 """Errors and warnings are for the user: one sentence each, no traceback, no line of code."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,7 +26,16 @@ def guarded(task: Callable[P, R]) -> Callable[P, R]:
 
 
 def show_warnings() -> None:
-    """Prints every later warning as a sentence on standard error."""
+    """Prints every later warning as a sentence on standard error, and leaves out what a user can do nothing about."""
+    # libraries about one another
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
+    warnings.filterwarnings("ignore", message=".*set_vital.*")
+    warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
+    # frozen towers are in eval mode on purpose
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode.*")
+    # Lightning's account of its own settings, and advertising
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.showwarning = _one_line  # type: ignore[assignment]
 
 

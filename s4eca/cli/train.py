@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -18,6 +19,7 @@ from hydra.types import RunMode
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -63,6 +65,11 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
             logger.log_hyperparams(config)
     try:
         trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
+    except SIGTERMException:  # a SystemExit of status 0, which schedulers would take for success
+        _finish_wandb(loggers, failed=True)
+        here = os.path.relpath(folder)
+        print(f"stopped by SIGTERM at step {trainer.global_step}; go on with: python train.py resume={here}")
+        sys.exit(128 + signal.SIGTERM)
     except BaseException:
         _finish_wandb(loggers, failed=True)
         raise

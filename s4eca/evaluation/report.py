@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from s4eca.evaluation.protocols import TENTHS
@@ -24,14 +25,14 @@ def metrics_table(scores: Results, title: str) -> Table:
 
     A protocol with samples of empty truth gets a second row without them, and both counts are printed.
     """
-    table = Table(title=title)
-    table.add_column("protocol")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)  # 80 columns are enough for it
+    table.add_column("protocol", no_wrap=True)
     for name in (*COLUMNS, "n"):
         table.add_column(name.replace("0.", "."), justify="right")
     for protocol, values in scores.items():
         table.add_row(protocol, *_cells(values, ""))
         if values["n_empty"]:
-            table.add_row(f"{protocol}, {values['n_empty']} empty left out", *_cells(values, "nonempty/"))
+            table.add_row("  non-empty", *_cells(values, "nonempty/"))
     return table
 
 

@@ -49,7 +49,12 @@ def kill_and_resume(folder, data, sent, row):
     def ready() -> bool:
         return checkpoint.exists() and len(log.read_text().splitlines()) > row
 
-    assert train_until(ready, sent, *RUN, f"data.root={data}", "hydra.run.dir=run", cwd=folder) != 0
+    status = train_until(ready, sent, *RUN, f"data.root={data}", "hydra.run.dir=run", cwd=folder)
+    if sent == signal.SIGTERM:
+        assert status == 143
+        assert "go on with: python train.py resume=run" in (folder / "killed.log").read_text()
+    else:
+        assert status == -signal.SIGKILL
     reached, before = last(folder / "run")["global_step"], log.read_text()
     assert "Traceback" not in train("resume=run", cwd=folder)
     return reached, before, last(folder / "run")
