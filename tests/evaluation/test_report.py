@@ -24,7 +24,7 @@ def printed(table):
 
 def test_table_is_in_the_fields_order_and_percent():
     lines = printed(metrics_table({"lavt": scores(n_empty=0)}, "RRSIS-D test"))
-    assert lines[0] == ["RRSIS-D test"]
+    assert lines[0] == ["RRSIS-D", "test"]
     assert ["protocol", "Pr@.5", "Pr@.6", "Pr@.7", "Pr@.8", "Pr@.9", "oIoU", "mIoU", "n"] in lines
     assert ["lavt", "90.00", "80.00", "75.00", "50.00", "12.35", "70.00", "65.43", "4"] in lines
     assert sum(line[0].startswith("lavt") for line in lines) == 1
