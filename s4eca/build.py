@@ -117,10 +117,22 @@ def build_trainer(config: Config, folder: Path, callbacks: list[Callback], logge
     )
 
 
+def _is_allowed(target: str) -> bool:
+    """Whether a target is a class of this package or one of Lightning's that a run needs."""
+    if not target.startswith(ALLOWED):
+        return False
+    try:
+        made = hydra.utils.get_object(target)
+    except (ImportError, ValueError):
+        return False
+    # s4eca.checkpoint.torch.load has the right prefix too: only classes that were defined there may be built
+    return isinstance(made, type) and made.__module__.startswith(("s4eca.", "lightning.pytorch."))
+
+
 def _check_targets(node: Any, key: str) -> None:
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and not str(target).startswith(ALLOWED):
+        if target is not None and not _is_allowed(str(target)):
             raise S4ecaError(f"the config under {key} names {target}, and only parts of s4eca may be built from it.")
         for name, value in node.items():
             _check_targets(value, f"{key}.{name}")

@@ -1,7 +1,6 @@
 """Training by config: compose, build, fit, say where everything is."""
 
 import json
-import logging
 import os
 import platform
 import signal
@@ -29,8 +28,6 @@ from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.errors import S4ecaError
 
-log = logging.getLogger(__name__)
-
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> float | None:
     """Runs one training.
@@ -53,7 +50,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
     data.setup("fit")
     module = build_module(config)
     data.tokenizer = module.segmenter.text.load_tokenizer()  # type: ignore[operator]
-    if config["init_from"]:
+    if config["init_from"] and resume is None:  # a resumed run has it in its checkpoint
         load_learned(module.segmenter, read_checkpoint(config["init_from"]))
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -67,8 +64,9 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
         trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
     except SIGTERMException:  # a SystemExit of status 0, which schedulers would take for success
         _finish_wandb(loggers, failed=True)
-        here = os.path.relpath(folder)
-        print(f"stopped by SIGTERM at step {trainer.global_step}; go on with: python train.py resume={here}")
+        saved = (folder / "checkpoints" / "last.ckpt").is_file()
+        onward = f"go on with: python train.py resume={os.path.relpath(folder)}" if saved else "nothing was saved yet"
+        print(f"stopped by SIGTERM at step {trainer.global_step}; {onward}")
         sys.exit(128 + signal.SIGTERM)
     except BaseException:
         _finish_wandb(loggers, failed=True)
@@ -148,7 +146,7 @@ def _task(config: DictConfig) -> float | None:
         config, last = _saved_run(Path(config.resume))
         apply_overrides(config, given, "the resumed run")
     devices = config.trainer.devices
-    many = devices not in (1, "1") and config.trainer.accelerator != "cpu"
+    many = devices not in (1, "1")
     if HydraConfig.get().mode == RunMode.MULTIRUN and (many or str(config.trainer.get("strategy")).startswith("ddp")):
         raise S4ecaError(
             f"a multirun with trainer.devices={devices} would start the sweep again in every process; set "

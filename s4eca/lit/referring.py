@@ -162,7 +162,7 @@ def parameter_groups(segmenter: nn.Module, weight_decay: float) -> list[dict[str
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in segmenter.named_parameters():
         if parameter.requires_grad:
-            kept = parameter.ndim <= 1 or name.endswith(("queries", "relative_position_bias_table"))
+            kept = parameter.ndim <= 1 or name.endswith(("queries", "relative_position_bias_table", "logit_scale"))
             groups[not kept].append(parameter)
     return [
         {"params": groups[True], "weight_decay": weight_decay},

@@ -36,6 +36,10 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self._samples, self._since = 0, 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock, in a run that resumes inside an epoch too."""
+        self._samples, self._since = 0, time.perf_counter()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         self._samples, self._since = 0, time.perf_counter()

@@ -84,7 +84,7 @@ class Tower(nn.Module):
         family: the architecture's name, which tuning methods may refuse.
         steps: one entry per block, in order.
         widths: channels of each stage's output.
-        base: where the weights came from and their hash, taken before any cast.
+        base: where the weights came from and their hash as they were loaded, before any later cast.
     """
 
     kind: Kind

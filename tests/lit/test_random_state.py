@@ -15,9 +15,9 @@ def test_continues_every_generator(tmp_path):
     np.random.randn()  # leaves a cached Gaussian behind
     torch.save(RandomState().state_dict(), tmp_path / "state")
     wanted = [*draw(), np.random.randn()]
+    unchanged = random.getstate()
     callback = RandomState()
     callback.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
-    unchanged = random.getstate()
     assert random.getstate() == unchanged, "only the first batch restores"
     callback.on_train_batch_start(None, None, None, 0)
     assert [*draw(), np.random.randn()] == wanted

@@ -42,7 +42,6 @@ def test_accumulated_batches_are_one_large_batch(tmp_path):
     for batch_size, accumulate in ((4, 2), (8, 1)):
         data = toy_data(tmp_path / "data", batch_size=batch_size)
         module = toy_module(method=None, warmup_steps=0)
-        module.segmenter.method.text.dropout = 0.0
         for part in module.segmenter.modules():
             if isinstance(part, torch.nn.Dropout):
                 part.p = 0.0

@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
-def run(*command: str, cwd: Path, expect: int = 0, env: dict[str, str] | None = None) -> str:
+def run(*command: str, cwd: Path, expect: int = 0, env: dict[str, str] | None = None, timeout: float = 600) -> str:
     """Runs `python …` and returns what it printed; fails with that where the exit status is another."""
     done = subprocess.run(
         [sys.executable, *command],
@@ -45,7 +45,7 @@ def run(*command: str, cwd: Path, expect: int = 0, env: dict[str, str] | None = 
         env={**environment(), **(env or {})},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
         check=False,
     )
     printed = done.stdout + done.stderr

@@ -91,7 +91,7 @@ def test_the_whole_default_config_is_documented_in_place():
 
 def test_debug_overfit_composes():
     config = composed("experiment=demo", "debug=overfit")
-    assert config["trainer"]["limit_train_batches"] == 4
+    assert config["trainer"]["overfit_batches"] == 4
 
 
 @pytest.mark.parametrize("extra", ["ema", "early_stopping"])

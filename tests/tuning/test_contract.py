@@ -15,7 +15,7 @@ from s4eca.fusion.pwam import PWAM
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.tuning import S4ECA, Frozen, FullFineTuning, LoRA, TuningMethod
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
-from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
+from tiny import shake, tiny_inputs, tiny_segmenter
 from tuning.bridge import Bridge
 
 TEXT = {"width": 16, "heads": 2, "proxies": 3, "density": 0.75}
@@ -60,6 +60,9 @@ METHODS = {
     "s4eca_context_only": Case(partial(s4eca, None, {"gate": False}), every=False),
     # three zero-initialised layers in a row: visual up, scale choice, text up
     "s4eca_no_spatial": Case(partial(s4eca, None, {"gate": False, "context": False}), every=False, backwards=4),
+    "s4eca_no_language": Case(
+        partial(s4eca, {"enabled": False}, {"scale": "visual", "gate": False, "context": False}), PWAM, every=False
+    ),
     "s4eca_late": Case(partial(s4eca, None, {"density": [0, 0, 0, 1]}), every=False),
     "s4eca_text_only": Case(partial(s4eca, None, {"density": [0, 0, 0, 0]}), PWAM, every=False),
 }
@@ -189,12 +192,16 @@ def test_runs_under_bf16_autocast(name):
     assert (rough - exact).abs().mean() < 0.1 * exact.std() + 0.02
 
 
-@pytest.mark.parametrize("name", FULL_PROMISES)
-def test_compiles_by_block(name):
+@pytest.mark.parametrize(
+    # inductor, which `block` stands for, needs a C++ compiler and minutes; tracing and gradients are the same
+    ("name", "backend"),
+    [(name, "aot_eager") for name in FULL_PROMISES] + [pytest.param("s4eca", "block", marks=pytest.mark.slow)],
+)
+def test_compiles_by_block(name, backend):
     torch._dynamo.reset()
     plain = build(name).eval()
     shake(plain)
-    compiled = build(name, compile="aot_eager").eval()
+    compiled = build(name, compile=backend).eval()
     compiled.load_state_dict(plain.state_dict())
     expected, got = plain(*tiny_inputs()), compiled(*tiny_inputs())
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
@@ -242,9 +249,6 @@ def test_can_be_copied(name):
 
 def test_below_the_first_adapter_nothing_is_recorded():
     network = tiny_segmenter(s4eca(None, {"density": [0, 0, 0, 1]}), None).train()
-    text, vision = tiny_text(), tiny_vision()
-    assert text.steps
-    assert vision.steps
     seen = {}
     original = network.method.tap
 

@@ -103,12 +103,18 @@ class VisualAdapter(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, x: Tensor, language: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns x (B, H, W, C) refined by language (B, N, R_t); `mask` (B, N) bool is False for padded words."""
+    def forward(self, x: Tensor, language: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Returns x (B, H, W, C) refined by language.
+
+        Args:
+            x: the block's output.
+            language: (B, N, R_t); None where the settings read none.
+            mask: (B, N) bool, False for padded words; None where there is no padding.
+        """
         inner = F.gelu(self.down(self.norm(x))).permute(0, 3, 1, 2)
         maps = self.extractor(inner) if self.extractor is not None else [inner]
         if self.scale is not None:
-            inner = self.scale(maps, masked_mean(language, mask))
+            inner = self.scale(maps, None if language is None else masked_mean(language, mask))
         else:
             inner = sum(maps[1:], start=maps[0]) / len(maps)
         if self.spatial is not None:
@@ -156,6 +162,14 @@ class S4ECA(TuningMethod):
             raise S4ecaError(f"tuning.language={self.language} is none of proxies, words, mean_word.")
         if visual.scale not in ("both", "text", "visual", "uniform"):
             raise S4ecaError(f"tuning.visual.scale={visual.scale} is none of both, text, visual, uniform.")
+        if visual.granularity not in ("channel", "scalar"):
+            raise S4ecaError(f"tuning.visual.granularity={visual.granularity} is neither channel nor scalar.")
+        if visual.temperature <= 0:
+            raise S4ecaError(f"tuning.visual.temperature={visual.temperature} must be above 0.")
+        if text.enabled and text.width % text.heads:
+            raise S4ecaError(
+                f"tuning.text.heads={text.heads} does not divide tuning.text.width={text.width}; choose a divisor."
+            )
         if self.language == "proxies" and not text.enabled and visual.reads_language:
             raise S4ecaError(
                 "tuning.language=proxies needs the text adapters that make them; set tuning.text.enabled=true, or "
@@ -171,8 +185,8 @@ class S4ECA(TuningMethod):
                 f"tuning.visual.kernels={list(visual.kernels)} leaves no scale to select; set "
                 "tuning.visual.scale=uniform."
             )
-        if any(kernel % 2 == 0 for kernel in visual.kernels):
-            raise S4ecaError(f"tuning.visual.kernels={list(visual.kernels)} must be odd numbers.")
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in visual.kernels):
+            raise S4ecaError(f"tuning.visual.kernels={list(visual.kernels)} must be odd numbers from 1 on.")
         if not text.enabled and not any(visual.density):
             raise S4ecaError("tuning=s4eca has neither text nor visual adapters; use tuning=frozen for that.")
         if self.routing != "last" and (self.language != "proxies" or not text.enabled):
@@ -249,7 +263,8 @@ class S4ECA(TuningMethod):
             if site == "stage_out" and self.language != "proxies":
                 carry = {**carry, "words": x}
         elif site == "out" and key in self.visual_adapters:
-            x = self.visual_adapters[key](x, *self._language(step.stage, context, carry))
+            language = self._language(step.stage, context, carry) if self.visual.reads_language else (None, None)
+            x = self.visual_adapters[key](x, *language)
         return x, carry
 
     def _language(self, stage: int, context: Context, carry: Carry) -> tuple[Tensor, Tensor | None]:

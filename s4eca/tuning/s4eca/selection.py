@@ -41,7 +41,7 @@ class ScaleSelection(nn.Module):
         nn.init.zeros_(self.choose.weight)
         nn.init.zeros_(self.choose.bias)
 
-    def forward(self, maps: list[Tensor], sentence: Tensor) -> Tensor:
+    def forward(self, maps: list[Tensor], sentence: Tensor | None) -> Tensor:
         """Returns the mixture (B, R, H, W) of S maps of that shape, chosen by a sentence (B, R_t)."""
         evidence = []
         if self.condition != "text":
