@@ -24,7 +24,7 @@ def resize_image(array: np.ndarray, size: int, how: str = "pil") -> Tensor:
         size: side of the result in pixels.
         how: `pil` is PIL's antialiased bilinear filter, what torchvision's `F.resize` does to a PIL image and so what
             published numbers were made with; `torch` is the same filter in PyTorch's integer arithmetic (what
-            torchvision does to a uint8 tensor), faster and within one grey level.
+            torchvision does to a uint8 tensor), faster and within one grey level, at rare pixels two.
 
     Returns:
         (3, size, size) uint8.

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode
@@ -27,10 +27,12 @@ def test_pil_is_what_torchvision_does_to_a_pil_image(height, width, size):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(8, 120), st.integers(8, 120), st.sampled_from([16, 48, 100]), st.integers(0, 1000))
-def test_torch_is_within_one_grey_level(height, width, size, seed):
+@example(8, 8, 100, 886)  # both round twice, and here the two roundings add up at one pixel
+def test_torch_is_within_one_grey_level_and_rarely_two(height, width, size, seed):
     array = picture(seed, height, width)
-    difference = resize_image(array, size, "torch").int() - resize_image(array, size, "pil").int()
-    assert difference.abs().max() <= 1
+    difference = (resize_image(array, size, "torch").int() - resize_image(array, size, "pil").int()).abs()
+    assert difference.max() <= 2
+    assert (difference > 1).float().mean() < 1e-3
 
 
 def test_torch_is_within_one_grey_level_on_a_real_image():
