@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from s4eca.build import Config, build_data, build_module, build_trainer
-from s4eca.checkpoint import load_learned, read_checkpoint
+from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
 from s4eca.cli.config import conf_dir
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.data.references import Batch
@@ -22,7 +22,7 @@ Results = dict[str, dict[str, float]]
 
 
 def evaluate(
-    config: Config, split: str, folder: Path, ckpt: str, pictures: int = 8, shuffled: int | None = None
+    config: Config, split: str, folder: Path, checkpoint: Checkpoint, pictures: int = 8, shuffled: int | None = None
 ) -> Results:
     """Evaluates a checkpoint and writes `metrics.json`, `metrics.csv` and pictures.
 
@@ -30,7 +30,7 @@ def evaluate(
         config: resolved config to build data and network from.
         split: `train`, `val` or `test`.
         folder: where the results go.
-        ckpt: checkpoint file or shared folder.
+        checkpoint: as `read_checkpoint` gives it.
         pictures: number of samples to draw.
         shuffled: a seed, to give every image another sample's expression; None for the real ones.
 
@@ -40,7 +40,6 @@ def evaluate(
     Raises:
         S4ecaError: anything the user can mend, before the first sample wherever it can be known by then.
     """
-    checkpoint = read_checkpoint(ckpt)
     data = build_data(config)
     data.prepare_data()
     references = data.references(split)
@@ -114,7 +113,7 @@ def _task(given: DictConfig) -> float | None:
     config = merge(checkpoint.config, given)
     shuffled = int(given.seed) if given.shuffle_expressions else None
     folder = Path(given.out) if given.out else default_folder(Path(given.ckpt), given.split, shuffled is not None)
-    scores = evaluate(config, given.split, folder, given.ckpt, given.pictures, shuffled)
+    scores = evaluate(config, given.split, folder, checkpoint, given.pictures, shuffled)
     return scores[next(iter(scores))]["mIoU"]
 
 

@@ -30,7 +30,6 @@ def show_warnings() -> None:
     # libraries about one another
     for category in (DeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
-    warnings.filterwarnings("ignore", message=".*set_vital.*")
     warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
     # frozen towers are in eval mode on purpose
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode.*")

@@ -27,6 +27,7 @@ from s4eca.checkpoint import load_learned, read_checkpoint
 from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.errors import S4ecaError
+from s4eca.files import write_text
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> float | None:
@@ -53,8 +54,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
     if config["init_from"] and resume is None:  # a resumed run has it in its checkpoint
         load_learned(module.segmenter, read_checkpoint(config["init_from"]))
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    _write(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     loggers = build_loggers(config, folder)
     trainer = build_trainer(config, folder, callbacks, loggers)
     for logger in loggers:
@@ -117,12 +118,6 @@ def _finish_wandb(loggers: list[Any], failed: bool) -> None:
         import wandb
 
         wandb.finish(exit_code=int(failed))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _saved_run(folder: Path) -> tuple[DictConfig, Path]:

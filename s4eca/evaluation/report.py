@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from s4eca.evaluation.protocols import TENTHS
+from s4eca.files import write_text
 
 Results = Mapping[str, Mapping[str, float]]
 """Scores per protocol, as `ReferringMetrics.compute` returns them."""
@@ -49,7 +49,7 @@ def write_metrics(folder: Path, scores: Results) -> tuple[Path, Path]:
         for protocol, values in scores.items()
     }
     as_json = folder / "metrics.json"
-    _replace(as_json, json.dumps({"protocols": protocols}, indent=2, allow_nan=False) + "\n")
+    write_text(as_json, json.dumps({"protocols": protocols}, indent=2, allow_nan=False) + "\n")
 
     names = list(dict.fromkeys(name for values in protocols.values() for name in values))
     text = io.StringIO()
@@ -58,16 +58,10 @@ def write_metrics(folder: Path, scores: Results) -> tuple[Path, Path]:
     for protocol, values in protocols.items():
         writer.writerow({"protocol": protocol, **values})
     as_csv = folder / "metrics.csv"
-    _replace(as_csv, text.getvalue())
+    write_text(as_csv, text.getvalue())
     return as_json, as_csv
 
 
 def _cells(values: Mapping[str, float], prefix: str) -> list[str]:
     percent = [values[prefix + name] * 100 for name in COLUMNS]
     return ["-" if math.isnan(value) else f"{value:.2f}" for value in percent] + [str(values[prefix + "n"])]
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -1,12 +1,15 @@
 """Metrics as one CSV file that only ever grows."""
 
 import csv
+import io
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+
+from s4eca.files import write_text
 
 COLUMNS = ["step", "epoch"]
 
@@ -80,9 +83,8 @@ class CSVLog(Logger):
                 # a row that was cut short has None in its missing cells
                 rows = [{k: v for k, v in row.items() if k and v is not None} for row in csv.DictReader(file)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns or [])
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns or [])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
