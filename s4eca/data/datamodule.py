@@ -1,4 +1,4 @@
-"""LightningDataModules: one base, one class per dataset."""
+"""The LightningDataModule that every dataset's own derives from; those stand beside their readers."""
 
 import hashlib
 import json
@@ -16,11 +16,9 @@ from s4eca.data.checks import SPLITS, check_split
 from s4eca.data.dataset import Collate, ReferenceDataset, Tokenizer, token_lengths
 from s4eca.data.masks import mask_fingerprint
 from s4eca.data.references import Reference
-from s4eca.data.refsegrs import read_refsegrs
-from s4eca.data.rrsis_d import read_rrsis_d
+from s4eca.data.resize import RESIZERS
 from s4eca.data.sampler import EpochSampler, ResumableLoader
-from s4eca.data.synthetic import holds, scene_parameters, synthesize
-from s4eca.data.transforms import RESIZERS, Augmentation, Photometric
+from s4eca.data.transforms import Augmentation, Photometric
 from s4eca.errors import S4ecaError
 
 _STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -208,75 +206,6 @@ class ReferringDataModule(LightningDataModule):
                 f" tokens (the longest has {max(lengths)}) and lose their end: raise data.max_tokens.",
                 stacklevel=3,
             )
-
-
-class RRSISDDataModule(ReferringDataModule):
-    """RRSIS-D; 22 tokens cover every one of its sentences."""
-
-    name = "rrsis_d"
-
-    def __init__(self, *, max_tokens: int = 22, split_by: str = "unc", **options: Any) -> None:
-        super().__init__(max_tokens=max_tokens, **options)
-        self.split_by = split_by
-
-    def read(self, split: str) -> list[Reference]:
-        """Returns the references of a split, see `read_rrsis_d`."""
-        return read_rrsis_d(self.root, split, self.strict_counts, self.split_by)
-
-
-class RefSegRSDataModule(ReferringDataModule):
-    """RefSegRS."""
-
-    name = "refsegrs"
-
-    def read(self, split: str) -> list[Reference]:
-        """Returns the references of a split, see `read_refsegrs`."""
-        return read_refsegrs(self.root, split, self.strict_counts)
-
-
-class SyntheticDataModule(ReferringDataModule):
-    """Scenes drawn by `synthesize`, written where they are missing and read like the dataset they imitate.
-
-    Args:
-        layout: `rrsis_d` or `refsegrs`.
-        train: number of training images; likewise `val` and `test`.
-        val: see `train`.
-        test: see `train`.
-        scene_size: side of the drawn images in pixels.
-        scene_seed: of the drawings.
-        options: as for `ReferringDataModule`.
-    """
-
-    name = "synthetic"
-
-    def __init__(
-        self,
-        *,
-        layout: str = "rrsis_d",
-        train: int = 200,
-        val: int = 40,
-        test: int = 40,
-        scene_size: int = 160,
-        scene_seed: int = 0,
-        max_tokens: int = 22,
-        **options: Any,
-    ) -> None:
-        super().__init__(max_tokens=max_tokens, **options)
-        self.layout = layout
-        self.counts = {"train": train, "val": val, "test": test}
-        self.scene_size = scene_size
-        self.scene_seed = scene_seed
-
-    def prepare_data(self) -> None:
-        """Draws the scenes into `root`; does nothing where they are there already."""
-        synthesize(self.root, self.layout, self.scene_seed, **self.counts, size=self.scene_size)
-
-    def read(self, split: str) -> list[Reference]:
-        """Returns the references of a split; raises `S4ecaError` where `prepare_data` has not been called."""
-        if not holds(self.root, scene_parameters(self.layout, self.scene_seed, self.counts, self.scene_size)):
-            raise S4ecaError(f"There is no synthetic data in {self.root}: call prepare_data() first.")
-        reader = read_rrsis_d if self.layout == "rrsis_d" else read_refsegrs
-        return reader(self.root, split, self.strict_counts, expected=self.counts)
 
 
 def _start_worker(worker_id: int) -> None:  # noqa: ARG001

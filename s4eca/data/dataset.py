@@ -11,7 +11,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from s4eca.data.references import Batch, Reference, Sample
-from s4eca.data.transforms import Augmentation, resize_image, resize_mask
+from s4eca.data.resize import resize_image, resize_mask
+from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 Tokenizer = Callable[..., Any]
@@ -27,7 +28,7 @@ class ReferenceDataset(Dataset[Sample]):
         references: what a reader returned.
         image_size: side of image and mask in pixels, at the model's input.
         resize: `pil` or `torch`, see `resize_image`.
-        augmentation: photometric changes, None while evaluating.
+        augmentation: changes image, mask and expression together; None while evaluating.
         seed: of the augmentation, together with epoch and index.
         keep_original: also return the mask at the image file's size, as evaluation needs it.
     """
@@ -63,17 +64,20 @@ class ReferenceDataset(Dataset[Sample]):
         array = read_image(reference.image, reference.id)
         mask = self._fit(reference.mask.decode(), array, reference)
         image = resize_image(array, self.image_size, self.resize)
+        small = torch.from_numpy(resize_mask(mask, (self.image_size, self.image_size)))
+        expression = reference.expression
         if self.augmentation is not None:
-            image = self.augmentation(image, self.seed, epoch, index)
+            image, small, expression = self.augmentation(image, small, expression, self.seed, epoch, index)
         return Sample(
             index=index,
             id=reference.id,
-            expression=reference.expression,
+            expression=expression,
             category=reference.category,
             image=image,
-            mask=torch.from_numpy(resize_mask(mask, (self.image_size, self.image_size))),
+            mask=small,
             original_size=(array.shape[0], array.shape[1]),
             original_mask=torch.from_numpy(mask) if self.keep_original else None,
+            no_target=reference.no_target,
         )
 
     def _fit(self, mask: np.ndarray, array: np.ndarray, reference: Reference) -> np.ndarray:
@@ -141,6 +145,7 @@ class Collate:
             expressions=expressions,
             categories=[sample.category for sample in samples],
             original_sizes=[sample.original_size for sample in samples],
+            no_target=[sample.no_target for sample in samples],
             original_masks=[sample.original_mask for sample in samples if sample.original_mask is not None],
         )
 

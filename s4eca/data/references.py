@@ -17,7 +17,7 @@ class MaskSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reference:
     """One expression and the region it names, as a dataset's files describe it.
 
@@ -28,6 +28,8 @@ class Reference:
         split: `train`, `val` or `test`.
         category: the target's class name, None where the dataset has none.
         mask: decoded when asked, never held for a whole split.
+        no_target: the expression names nothing in the image on purpose (gRefCOCO, NWPU-Refer), so the mask is empty.
+            An empty mask without it is a defect of the annotation.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Reference:
     split: str
     category: str | None
     mask: MaskSource
+    no_target: bool = False
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Sample:
         mask: (H, W) bool, at model input size.
         original_size: (height, width) of the image file.
         original_mask: bool at `original_size`; None while training.
+        no_target: see `Reference`.
     """
 
     index: int
@@ -58,6 +62,7 @@ class Sample:
     mask: Tensor
     original_size: tuple[int, int]
     original_mask: Tensor | None = None
+    no_target: bool = False
 
 
 @dataclass
@@ -72,6 +77,7 @@ class Batch:
         mask: (B, H, W) bool.
         original_sizes: B pairs of (height, width).
         original_masks: B bool tensors at original size, empty while training.
+        no_target: B flags, see `Reference`.
     """
 
     index: Tensor
@@ -83,6 +89,7 @@ class Batch:
     expressions: list[str]
     categories: list[str | None]
     original_sizes: list[tuple[int, int]]
+    no_target: list[bool]
     original_masks: list[Tensor] = field(default_factory=list)
 
     def __len__(self) -> int:

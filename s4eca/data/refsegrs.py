@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s4eca.data.checks import check_count, check_files, check_split, check_unique
+from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
@@ -137,3 +138,13 @@ def category_of(expression: str) -> str | None:
     """
     match = _CLASS.search(expression.lower())
     return match.group(1) if match else None
+
+
+class RefSegRSDataModule(ReferringDataModule):
+    """RefSegRS."""
+
+    name = "refsegrs"
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split, see `read_refsegrs`."""
+        return read_refsegrs(self.root, split, self.strict_counts)

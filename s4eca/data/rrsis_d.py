@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from s4eca.data.checks import check_count, check_files, check_split, check_unique
+from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import RleMask
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
@@ -199,3 +200,17 @@ def _read_instances(path: Path) -> tuple[dict[int, dict], dict[int, dict], dict[
         if "file_name" not in image:
             raise S4ecaError(f"Image {id} of {path} has no file_name: download the file again.")
     return images, annotations, categories
+
+
+class RRSISDDataModule(ReferringDataModule):
+    """RRSIS-D; 22 tokens cover every one of its sentences."""
+
+    name = "rrsis_d"
+
+    def __init__(self, *, max_tokens: int = 22, split_by: str = "unc", **options: Any) -> None:
+        super().__init__(max_tokens=max_tokens, **options)
+        self.split_by = split_by
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split, see `read_rrsis_d`."""
+        return read_rrsis_d(self.root, split, self.strict_counts, self.split_by)

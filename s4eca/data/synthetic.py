@@ -1,4 +1,4 @@
-"""Writes synthetic data sets in the on-disk layout of a real one, to try a whole run without downloading anything."""
+"""Drawn data sets in the on-disk layout of a real one, to try a whole run without downloading anything."""
 
 import json
 import pickle
@@ -12,7 +12,11 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from s4eca.data.checks import SPLITS
+from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.drawing import draw_scene
+from s4eca.data.references import Reference
+from s4eca.data.refsegrs import read_refsegrs
+from s4eca.data.rrsis_d import read_rrsis_d
 from s4eca.data.scenes import Scene, plan_scene
 from s4eca.errors import S4ecaError
 
@@ -208,3 +212,48 @@ def _write_refsegrs(root: Path, seed: int, counts: dict[str, int], size: int) ->
             grey.save(root / "masks" / f"{id}.tif", compression="packbits")
             lines.append(f"{id} {scene.expression}\n")
         (root / f"output_phrase_{split}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+class SyntheticDataModule(ReferringDataModule):
+    """Scenes drawn by `synthesize`, written where they are missing and read like the dataset they imitate.
+
+    Args:
+        layout: `rrsis_d` or `refsegrs`.
+        train: number of training images; likewise `val` and `test`.
+        val: see `train`.
+        test: see `train`.
+        scene_size: side of the drawn images in pixels.
+        scene_seed: of the drawings.
+        options: as for `ReferringDataModule`.
+    """
+
+    name = "synthetic"
+
+    def __init__(
+        self,
+        *,
+        layout: str = "rrsis_d",
+        train: int = 200,
+        val: int = 40,
+        test: int = 40,
+        scene_size: int = 160,
+        scene_seed: int = 0,
+        max_tokens: int = 22,
+        **options: Any,
+    ) -> None:
+        super().__init__(max_tokens=max_tokens, **options)
+        self.layout = layout
+        self.counts = {"train": train, "val": val, "test": test}
+        self.scene_size = scene_size
+        self.scene_seed = scene_seed
+
+    def prepare_data(self) -> None:
+        """Draws the scenes into `root`; does nothing where they are there already."""
+        synthesize(self.root, self.layout, self.scene_seed, **self.counts, size=self.scene_size)
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split; raises `S4ecaError` where `prepare_data` has not been called."""
+        if not holds(self.root, scene_parameters(self.layout, self.scene_seed, self.counts, self.scene_size)):
+            raise S4ecaError(f"There is no synthetic data in {self.root}: call prepare_data() first.")
+        reader = read_rrsis_d if self.layout == "rrsis_d" else read_refsegrs
+        return reader(self.root, split, self.strict_counts, expected=self.counts)

@@ -1,4 +1,4 @@
-"""Resizing and photometric augmentation; the only module that knows albumentations."""
+"""Augmentation of training samples; the only module that knows albumentations."""
 
 import importlib.metadata
 import os
@@ -7,45 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from s4eca.errors import S4ecaError
-
-RESIZERS = ("pil", "torch")
-
-
-def resize_image(array: np.ndarray, size: int, how: str = "pil") -> Tensor:
-    """Resizes an image to a square, ignoring its aspect ratio as the LAVT lineage does.
-
-    Args:
-        array: (H, W, 3) uint8.
-        size: side of the result in pixels.
-        how: `pil` is PIL's antialiased bilinear filter, what torchvision's `F.resize` does to a PIL image and so what
-            published numbers were made with; `torch` is the same filter in PyTorch's integer arithmetic (what
-            torchvision does to a uint8 tensor), faster and within one grey level, at rare pixels two.
-
-    Returns:
-        (3, size, size) uint8.
-    """
-    if how == "pil":
-        resized = Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
-    if how == "torch":
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
-        return F.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0].contiguous()
-    raise S4ecaError(f"There is no resizing {how!r}: set data.resize to one of {', '.join(RESIZERS)}.")
-
-
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a bool mask (H, W) to `size` = (height, width) exactly as PIL's NEAREST does.
-
-    OpenCV's INTER_NEAREST picks other source pixels and would change published numbers.
-    """
-    height, width = size
-    image = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    return np.array(image).astype(bool)
 
 
 @dataclass(frozen=True)
@@ -88,15 +52,17 @@ class Augmentation:
         self.photometric = photometric
         self._parts = _build(photometric)
 
-    def __call__(self, image: Tensor, seed: int, epoch: int, index: int) -> Tensor:
-        """Returns a changed copy of an image (3, S, S) uint8."""
+    def __call__(
+        self, image: Tensor, mask: Tensor, expression: str, seed: int, epoch: int, index: int
+    ) -> tuple[Tensor, Tensor, str]:
+        """Returns a changed copy of an image (3, S, S) uint8, its mask (S, S) bool and its expression."""
         array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         seeds = np.random.SeedSequence([seed, epoch, index]).generate_state(max(1, len(self._parts.transforms)))
         # one seed each: with a common one the noise would be strong exactly where the image is bright
         for part, part_seed in zip(self._parts.transforms, seeds, strict=False):
             part.set_random_seed(int(part_seed))
         result = self._parts(image=array)["image"]
-        return torch.from_numpy(np.ascontiguousarray(result)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.ascontiguousarray(result)).permute(2, 0, 1).contiguous(), mask, expression
 
 
 def _build(photometric: Photometric) -> Any:

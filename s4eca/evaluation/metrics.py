@@ -13,8 +13,8 @@ from torchmetrics.utilities import dim_zero_cat
 from s4eca.data.references import Batch
 from s4eca.evaluation.protocols import PROTOCOLS, TENTHS, count_pixels, select
 
-INDEX, INTERSECTION, UNION, AREA, CATEGORY = range(5)
-"""Columns of the rows: position in the dataset, pixels, pixels, pixels of the truth, category code or -1."""
+INDEX, INTERSECTION, UNION, AREA, CATEGORY, NO_TARGET = range(6)
+"""Columns of the rows: position in the dataset, pixels, pixels, pixels of the truth, category code or -1, no-target flag."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Scores:
 
 
 def summarise(rows: np.ndarray, protocol: str) -> Scores:
-    """Scores rows (N, 5) int64 under a protocol; raises `S4ecaError` for an unknown protocol."""
+    """Scores rows (N, 6) int64 under a protocol; raises `S4ecaError` for an unknown protocol."""
     (rules,) = select([protocol])
     n, n_empty = len(rows), int((rows[:, AREA] == 0).sum())
     if n == 0:
@@ -112,9 +112,10 @@ class ReferringMetrics(Metric):
         """Adds a batch: logits (B, H, W) at input size and the batch they were predicted from."""
         codes = torch.tensor([self._codes.get(name, -1) for name in batch.categories], dtype=torch.int64)
         codes, index = codes.to(logits.device), batch.index.to(logits.device)
+        no_target = torch.tensor(batch.no_target, dtype=torch.int64).to(logits.device)
         for protocol in self.protocols:
             counts = torch.stack([count_pixels(*masks) for masks in protocol.masks(logits, batch)])
-            rows = torch.cat([index[:, None], counts, codes[:, None]], dim=1)
+            rows = torch.cat([index[:, None], counts, codes[:, None], no_target[:, None]], dim=1)
             getattr(self, _state(protocol.name)).append(rows)
 
     def compute(self) -> dict[str, dict[str, float]]:
@@ -134,14 +135,14 @@ class ReferringMetrics(Metric):
         return scores
 
     def rows(self, protocol: str) -> np.ndarray:
-        """Returns the rows (N, 5) int64 of all processes, each sample once, in the dataset's order.
+        """Returns the rows (N, 6) int64 of all processes, each sample once, in the dataset's order.
 
         With several processes every one of them must call this.
         """
         gather = self._to_sync and not self._is_synced
         with self.sync_context(self.dist_sync_fn, should_sync=gather, should_unsync=gather):
             state = getattr(self, _state(protocol))
-            rows = dim_zero_cat(state).cpu().numpy() if len(state) else np.zeros((0, 5), np.int64)
+            rows = dim_zero_cat(state).cpu().numpy() if len(state) else np.zeros((0, 6), np.int64)
         _, first = np.unique(rows[:, INDEX], return_index=True)
         return rows[first]
 
@@ -151,7 +152,7 @@ class ReferringMetrics(Metric):
         for protocol in self.protocols:
             state = getattr(self, _state(protocol.name))
             if isinstance(state, list) and not state:
-                state.append(torch.zeros((0, 5), dtype=torch.int64, device=self.device))
+                state.append(torch.zeros((0, 6), dtype=torch.int64, device=self.device))
         super().sync(*args, **options)
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from layouts import SAMPLES, box_mask, write_refsegrs, write_rrsis_d
-from s4eca.data.datamodule import RefSegRSDataModule, RRSISDDataModule, SyntheticDataModule
+from s4eca.data import RefSegRSDataModule, RRSISDDataModule, SyntheticDataModule
 from s4eca.data.references import Batch
 from s4eca.data.transforms import Photometric
 from s4eca.errors import S4ecaError

@@ -11,7 +11,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from layouts import SAMPLES, box_mask, picture
-from s4eca.data.transforms import Augmentation, Photometric, resize_image, resize_mask
+from s4eca.data.resize import resize_image, resize_mask
+from s4eca.data.transforms import Augmentation, Photometric
 from s4eca.errors import S4ecaError
 
 
@@ -33,6 +34,10 @@ def test_torch_is_within_one_grey_level_and_rarely_two(height, width, size, seed
     difference = (resize_image(array, size, "torch").int() - resize_image(array, size, "pil").int()).abs()
     assert difference.max() <= 2
     assert (difference > 1).float().mean() < 1e-3
+
+
+def augment(augmentation, image, index=0):
+    return augmentation(image, torch.zeros(image.shape[1:], dtype=torch.bool), "The ship", 0, 0, index)[0]
 
 
 def test_torch_is_within_one_grey_level_on_a_real_image():
@@ -78,23 +83,31 @@ PARTS = [{"brightness": 0.3}, {"contrast": 0.3}, {"blur": 2.0}, {"noise": 0.1}]
 def test_each_part_changes_the_image_by_seed_epoch_and_index(part):
     image = torch.from_numpy(picture(1)).permute(2, 0, 1)
     augmentation = Augmentation(Photometric(**part))
-    first = augmentation(image, 0, 0, 0)
+    first = augment(augmentation, image)
     assert first.shape == image.shape
     assert first.dtype == torch.uint8
     assert not torch.equal(first, image)
     for position in range(3):  # whole-number brightness shifts may coincide, but not over six seeds
         keys = [tuple(value if place == position else 0 for place in range(3)) for value in range(6)]
-        assert len({augmentation(image, *key).numpy().tobytes() for key in keys}) >= 5
+        assert (
+            len(
+                {
+                    augmentation(image, torch.zeros(image.shape[1:], dtype=torch.bool), "", *key)[0].numpy().tobytes()
+                    for key in keys
+                }
+            )
+            >= 5
+        )
     # neither earlier calls nor another instance nor the global random state matter
     np.random.seed(3)
-    assert torch.equal(augmentation(image, 0, 0, 0), first)
-    assert torch.equal(Augmentation(Photometric(**part))(image, 0, 0, 0), first)
+    assert torch.equal(augment(augmentation, image), first)
+    assert torch.equal(augment(Augmentation(Photometric(**part)), image), first)
 
 
 def test_brightness_keeps_within_its_limit():
     image = torch.full((3, 8, 8), 100, dtype=torch.uint8)
     augmentation = Augmentation(Photometric(brightness=0.1))
-    shifts = [float(augmentation(image, 0, 0, index).float().mean()) - 100 for index in range(60)]
+    shifts = [float(augment(augmentation, image, index).float().mean()) - 100 for index in range(60)]
     assert max(abs(shift) for shift in shifts) <= 0.1 * 255 + 1
     assert min(shifts) < -10
     assert max(shifts) > 10
@@ -107,7 +120,7 @@ def test_nothing_moves():
     image = torch.from_numpy(array).permute(2, 0, 1)
     augmentation = Augmentation(Photometric(brightness=0.1, contrast=0.1, blur=1.0, noise=0.05))
     for index in range(20):
-        result = augmentation(image, 0, 0, index).float()
+        result = augment(augmentation, image, index).float()
         assert result[:, :, :14].mean() > result[:, :, 18:].mean() + 60
 
 

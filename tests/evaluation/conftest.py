@@ -11,6 +11,7 @@ def build(
     original_masks: Sequence[torch.Tensor] | None = None,
     index: Sequence[int] | None = None,
     categories: Sequence[str | None] | None = None,
+    no_target: Sequence[bool] | None = None,
 ) -> Batch:
     """A batch around masks (B, H, W); the original masks are the same ones unless given."""
     masks = torch.as_tensor(masks, dtype=torch.bool)
@@ -26,6 +27,7 @@ def build(
         expressions=["the gray ship on the lower left"] * n,
         categories=[None] * n if categories is None else list(categories),
         original_sizes=[tuple(mask.shape) for mask in originals] or [tuple(masks.shape[1:])] * n,
+        no_target=[False] * n if no_target is None else list(no_target),
         original_masks=originals,
     )
 

@@ -14,7 +14,7 @@ from s4eca.evaluation.metrics import ReferringMetrics, per_category, per_size, s
 
 def rows_of(*pairs: tuple[int, int]) -> np.ndarray:
     """Rows from (intersection, union); the truth has one pixel unless the union is empty."""
-    return np.array([[i, inter, union, min(union, 1), -1] for i, (inter, union) in enumerate(pairs)], dtype=np.int64)
+    return np.array([[i, inter, union, min(union, 1), -1, 0] for i, (inter, union) in enumerate(pairs)], dtype=np.int64)
 
 
 def random_case(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ def test_two_samples_by_hand(make_batch):
     predictions = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [1, 0, 0]]], dtype=bool)
     metric = ReferringMetrics(categories=["ship", "dam"])
     metric.update(as_logits(predictions), make_batch(truths, index=[12, 7], categories=["dam", None]))
-    assert metric.rows("lavt").tolist() == [[7, 2, 2, 2, -1], [12, 2, 5, 4, 1]]
+    assert metric.rows("lavt").tolist() == [[7, 2, 2, 2, -1, 0], [12, 2, 5, 4, 1, 0]]
     scores = metric.compute()
     for protocol in ("lavt", "original"):
         assert scores[protocol]["mIoU"] == pytest.approx((2 / 5 + 1) / 2)
