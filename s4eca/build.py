@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import Logger
 from s4eca.checkpoint import AtomicCheckpointIO
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
-from s4eca.lit.csv_log import CSVLog
 from s4eca.lit.referring import ReferringModule
 from s4eca.segmenter import ReferringSegmenter
 
@@ -92,8 +91,8 @@ def build_callbacks(config: Config, folder: Path) -> list[Callback]:
 
 
 def build_loggers(config: Config, folder: Path) -> list[Logger]:
-    """Builds the CSV log, which every run has, and those of the config."""
-    loggers: list[Logger] = [CSVLog(folder)]
+    """Builds the loggers of the config; what they keep on disk goes to `folder`."""
+    loggers: list[Logger] = []
     for name, node in config["logger"].items():
         try:
             loggers.append(instantiate(node, f"logger.{name}", save_dir=str(folder)))

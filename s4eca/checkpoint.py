@@ -79,7 +79,7 @@ def describe(
         segmenter: for the identity of its base weights.
         config: resolved config of the run, None for a run without one.
         tokenizer: its files are stored.
-        data: fingerprint of the data, see `ReferringDataModule.fingerprint`.
+        data: name and fingerprint of the training data, see `ReferringDataModule.fingerprint`.
     """
     return {
         "versions": {

@@ -1,11 +1,18 @@
-"""`s4eca data …`: drawing scenes and looking at what is there."""
+"""`s4eca data …`: looking at what is there, bringing it into another layout, drawing scenes."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from s4eca.cli.audit import audit
+from s4eca.cli.convert import convert
+from s4eca.cli.show import show
+
 data = typer.Typer(help="Datasets on disk.", no_args_is_help=True)
+data.command()(audit)
+data.command()(show)
+data.command()(convert)
 
 
 @data.command()

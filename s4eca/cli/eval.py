@@ -1,89 +1,153 @@
 """Evaluation of a checkpoint: everything it needs but the base weights and the data is in the checkpoint."""
 
 import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
-from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from s4eca.build import Config, build_data, build_module, build_trainer
+from s4eca.build import Config, build_data, build_loggers, build_module, build_trainer
 from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
 from s4eca.cli.config import conf_dir
 from s4eca.cli.messages import guarded, show_warnings
-from s4eca.data.references import Batch
-from s4eca.evaluation.pictures import save_panels
+from s4eca.data.datamodule import ReferringDataModule
+from s4eca.errors import S4ecaError
+from s4eca.evaluation.page import write_page
+from s4eca.evaluation.panels import Panel, choose_panels, save_panels
+from s4eca.evaluation.predictions import FORMATS, decode, open_writer
 from s4eca.evaluation.report import metrics_table, write_metrics
+from s4eca.evaluation.results import build_evaluation, write_samples
 from s4eca.evaluation.shuffle import shuffle_expressions
+from s4eca.evaluation.summary import summarise_evaluation
+from s4eca.lit.collecting import CollectPredictions
+from s4eca.lit.referring import ReferringModule
+from s4eca.lit.wandb_report import send_evaluation
+from s4eca.parameters import count_parameters, method_share
 
-Results = dict[str, dict[str, float]]
+
+@dataclass(frozen=True)
+class Options:
+    """What an evaluation does beside scoring.
+
+    Attributes:
+        split: `train`, `val` or `test`.
+        pictures: how many of the best, of the median and of the worst samples are drawn.
+        predictions: format in which all masks are exported (`rle`, `png` or `npz`), None for no export.
+        bootstrap: replicates of the intervals, 0 for none.
+        shuffled: a seed, to give every image another sample's expression; None for the real ones.
+    """
+
+    split: str = "test"
+    pictures: int = 6
+    predictions: str | None = None
+    bootstrap: int = 2000
+    shuffled: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.predictions is not None and self.predictions not in FORMATS:
+            raise S4ecaError(f"predictions={self.predictions} is no format; choose one of {', '.join(FORMATS)}.")
+        for name in ("pictures", "bootstrap"):
+            if getattr(self, name) < 0:
+                raise S4ecaError(f"{name}={getattr(self, name)} is negative; 0 switches it off.")
 
 
-def evaluate(
-    config: Config, split: str, folder: Path, checkpoint: Checkpoint, pictures: int = 8, shuffled: int | None = None
-) -> Results:
-    """Evaluates a checkpoint and writes `metrics.json`, `metrics.csv` and pictures.
+def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, options: Options) -> dict[str, Any]:
+    """Evaluates a checkpoint under all its protocols and writes what was measured.
+
+    The folder gets `report.html`, `metrics.json`, `metrics.csv`, `samples.parquet`, `pictures/` and, where asked for,
+    the predictions; W&B gets the same where its logger is on.
 
     Args:
         config: resolved config to build data and network from.
-        split: `train`, `val` or `test`.
-        folder: where the results go.
         checkpoint: as `read_checkpoint` gives it.
-        pictures: number of samples to draw.
-        shuffled: a seed, to give every image another sample's expression; None for the real ones.
+        folder: where the results go; None for `RUN/eval/CHECKPOINT_DATASET_SPLIT`.
+        options: split and extras.
 
     Returns:
-        Scores per protocol, as fractions.
+        The content of `metrics.json`.
 
     Raises:
         S4ecaError: anything the user can mend, before the first sample wherever it can be known by then.
     """
     data = build_data(config)
     data.prepare_data()
-    references = data.references(split)
-    if shuffled is not None:
-        data.replace(split, shuffle_expressions(references, shuffled))
+    data.evaluated = options.split
+    references = data.references(options.split)
+    if options.shuffled is not None:
+        references = shuffle_expressions(references, options.shuffled)
+        data.replace(options.split, references)
     data.tokenizer = checkpoint.tokenizer()
     module = build_module(config)
     load_learned(module.segmenter, checkpoint)
-    drawn = Panels(folder / "pictures", pictures)
-    trainer = build_trainer(config, folder, [drawn], [])
-    trainer.test(module, data.evaluation_loader(split), verbose=False)
-    scores = module.scores
+    folder = folder or default_folder(checkpoint.path, data.name, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    loggers = build_loggers(config, folder)
+    collected = CollectPredictions()
+    trainer = build_trainer(config, folder, [collected], loggers)
+    with ExitStack() as stack:
+        writer = None
+        if options.predictions is not None and trainer.is_global_zero:
+            writer = stack.enter_context(open_writer(folder, options.predictions))
+        trainer.test(module, datamodule=data, verbose=False)
+        evaluation = build_evaluation(
+            describe(config, checkpoint, data, module, options), references, module.rows, module.sizes
+        )
+        summary = summarise_evaluation(evaluation, replicates=options.bootstrap)
+        if not trainer.is_global_zero:
+            return summary
+        if writer is not None:
+            for reference in references:
+                writer.add(reference.id, decode(collected.masks[reference.id]))
+    panels = [
+        Panel.read(choice, references[choice.position], decode(collected.masks[references[choice.position].id]))
+        for choice in choose_panels(evaluation, next(iter(evaluation.rows)), options.pictures)
+    ]
+    files = [*write_metrics(folder, summary), write_samples(folder, evaluation)]
+    files.append(write_page(folder, evaluation, summary, panels))
+    files += [writer.path] if writer is not None else []
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            send_evaluation(logger, evaluation, summary, panels, files)
     console = Console(soft_wrap=True)
-    title = f"{data.name}, {split}" + (", expressions shuffled" if shuffled is not None else "")
-    console.print(metrics_table(scores, title))
-    for path in [*write_metrics(folder, scores), *drawn.paths]:
+    shuffled = ", expressions shuffled" if options.shuffled is not None else ""
+    console.print(metrics_table(summary, f"{data.name}, {options.split}{shuffled}"))
+    for path in [*files, *save_panels(folder / "pictures", panels)]:
         console.print(os.path.relpath(path), highlight=False)
-    return scores
+    return summary
 
 
-class Panels(Callback):
-    """Draws the first samples of an evaluation.
-
-    Args:
-        folder: where the pictures go.
-        limit: number of samples.
-    """
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
-        self.paths: list[Path] = []
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draws what is left to draw from this batch."""
-        if len(self.paths) < self.limit:
-            self.paths += save_panels(self.folder, batch, outputs, self.limit - len(self.paths))
+def describe(
+    config: Config, checkpoint: Checkpoint, data: ReferringDataModule, module: ReferringModule, options: Options
+) -> dict[str, Any]:
+    """Returns what the numbers of an evaluation belong to, as `metrics.json` and the report state it."""
+    segmenter = module.segmenter
+    counts = count_parameters(segmenter)
+    return {
+        "name": config["name"],
+        "dataset": data.name,
+        "split": options.split,
+        "data": data.fingerprint((options.split,))[options.split],
+        "expressions": "real" if options.shuffled is None else f"shuffled with seed {options.shuffled}",
+        "image_size": config["image_size"],
+        "resize": data.resize,
+        "max_tokens": data.max_tokens,
+        "checkpoint": checkpoint.path.name,
+        "selected_by": (config["callbacks"].get("best") or {}).get("monitor"),
+        "seed": config["seed"],
+        "trained_on": checkpoint.meta["data"].get("name"),
+        "tuning": segmenter.method.name,
+        "learned_parameters": {place: count.learned for place, count in counts.items() if count.learned},
+        "method_share": method_share(segmenter),
+        "precision": config["trainer"]["precision"],
+        "versions": checkpoint.meta["versions"],
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
 
 
 def merge(trained: Config, given: DictConfig) -> Config:
@@ -92,6 +156,10 @@ def merge(trained: Config, given: DictConfig) -> Config:
     `data=NAME` replaces the data; single keys that are not null change single values.
     """
     merged = OmegaConf.create(trained)
+    merged["logger"] = given.logger
+    merged["name"] = given.name or merged["name"]
+    merged["data"]["cache"] = None  # a folder of the machine that trained
+    merged["trainer"]["limit_test_batches"] = 1.0
     for key in ("data", "vision", "text", "trainer"):
         # unresolved: what a data config refers to, such as image_size, is the checkpoint's
         change = OmegaConf.to_container(given[key], resolve=False)
@@ -109,18 +177,25 @@ def merge(trained: Config, given: DictConfig) -> Config:
 
 @guarded
 def _task(given: DictConfig) -> float | None:
+    options = Options(
+        given.split,
+        given.pictures,
+        given.predictions,
+        given.bootstrap,
+        int(given.seed) if given.shuffle_expressions else None,
+    )
     checkpoint = read_checkpoint(given.ckpt)
-    config = merge(checkpoint.config, given)
-    shuffled = int(given.seed) if given.shuffle_expressions else None
-    folder = Path(given.out) if given.out else default_folder(Path(given.ckpt), given.split, shuffled is not None)
-    scores = evaluate(config, given.split, folder, checkpoint, given.pictures, shuffled)
-    return scores[next(iter(scores))]["mIoU"]
+    summary = evaluate(
+        merge(checkpoint.config, given), checkpoint, Path(given.out) if given.out else None, options
+    )
+    return summary["protocols"][next(iter(summary["protocols"]))]["mIoU"]
 
 
-def default_folder(ckpt: Path, split: str, shuffled: bool) -> Path:
-    """Returns `RUN/eval/CHECKPOINT_SPLIT` beside the checkpoints of a run."""
+def default_folder(ckpt: Path, dataset: str, options: Options) -> Path:
+    """Returns `RUN/eval/CHECKPOINT_DATASET_SPLIT` beside the checkpoints of a run."""
     parent = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
-    return parent / "eval" / f"{ckpt.stem}_{split}{'_shuffled' if shuffled else ''}"
+    shuffled = "" if options.shuffled is None else "_shuffled"
+    return parent / "eval" / f"{ckpt.stem}_{dataset}_{options.split}{shuffled}"
 
 
 def main() -> None:

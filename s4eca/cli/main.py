@@ -1,4 +1,4 @@
-"""`s4eca train|eval|share|data …`; `train` and `eval` take Hydra overrides."""
+"""`s4eca train|eval|score|compare|table|share|data …`; the first three take Hydra overrides."""
 
 import sys
 from collections.abc import Callable
@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from s4eca.cli.compare import compare
 from s4eca.cli.data import data
 from s4eca.cli.messages import guarded, show_warnings
+from s4eca.cli.score import score
+from s4eca.cli.table import table
 
 app = typer.Typer(
     name="s4eca",
@@ -35,6 +38,11 @@ def evaluate(context: typer.Context) -> None:
     from s4eca.cli.eval import main as run
 
     _hand_over(run, context)
+
+
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(score)
+app.command()(compare)
+app.command()(table)
 
 
 @app.command()

@@ -28,6 +28,7 @@ from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
+from s4eca.lit.csv_log import CSVLog
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> float | None:
@@ -56,7 +57,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    loggers = build_loggers(config, folder)
+    loggers = [CSVLog(folder), *build_loggers(config, folder)]
     trainer = build_trainer(config, folder, callbacks, loggers)
     for logger in loggers:
         if isinstance(logger, WandbLogger):

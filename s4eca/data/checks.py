@@ -1,8 +1,9 @@
 """What every reader checks before it yields a reference."""
 
+import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from s4eca.data.references import Reference
@@ -38,7 +39,7 @@ def check_files(references: Iterable[Reference], wanted: Iterable[Path]) -> None
     for id, path in zip(ids, wanted, strict=True):
         folder = path.parent
         if folder not in listings:
-            listings[folder] = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+            listings[folder] = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
         if path.name not in listings[folder]:
             missing.append((id, path))
     if missing:
@@ -70,6 +71,53 @@ def check_count(dataset: str, split: str, found: int, expected: Mapping[str, int
     if strict:
         raise S4ecaError(f"{message}: complete the dataset or set data.strict_counts=false.")
     warnings.warn(f"{message}; results will not compare with published ones.", stacklevel=3)
+
+
+def published_counts(
+    dataset: str, known: Mapping[str, Mapping[str, int]], given: Mapping[str, int] | None, strict: bool
+) -> Mapping[str, int]:
+    """Returns the split sizes that a dataset is compared with.
+
+    Args:
+        dataset: its name.
+        known: published sizes by dataset.
+        given: what the caller expects, which goes before what is known.
+        strict: whether the sizes have to be compared.
+
+    Raises:
+        S4ecaError: `strict` is set and there is nothing to compare with.
+    """
+    counts = known.get(dataset, {}) if given is None else given
+    if strict and not counts:
+        raise S4ecaError(
+            f"No published split sizes are known for {dataset or 'this dataset'}: give them as"
+            " data.expected={train: N, val: N, test: N} or set data.strict_counts=false."
+        )
+    return counts
+
+
+def unique_ids(names: Sequence[str]) -> list[str]:
+    """Returns ids for references that are named by their image alone, in the same order.
+
+    The first reference of an image keeps the image's name, the next ones are `NAME_1`, `NAME_2`, …; a number that is
+    taken by another image is passed over.
+
+    >>> unique_ids(["a", "b", "a", "a"])
+    ['a', 'b', 'a_1', 'a_2']
+    """
+    taken = set(names)
+    seen: dict[str, int] = {}
+    ids = []
+    for name in names:
+        number = seen.get(name)
+        id = name
+        if number is not None:
+            while (id := f"{name}_{number}") in taken:
+                number += 1
+            taken.add(id)
+        seen[name] = 1 if number is None else number + 1
+        ids.append(id)
+    return ids
 
 
 def _first(names: list[str], limit: int = 3) -> str:

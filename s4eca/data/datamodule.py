@@ -12,16 +12,17 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from s4eca.cache import DiskCache, readable
 from s4eca.data.checks import SPLITS, check_split
 from s4eca.data.dataset import Collate, ReferenceDataset, Tokenizer, token_lengths
 from s4eca.data.masks import mask_fingerprint
 from s4eca.data.references import Reference
 from s4eca.data.resize import RESIZERS
 from s4eca.data.sampler import EpochSampler, ResumableLoader
-from s4eca.data.transforms import Augmentation, Photometric
+from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
-_STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+_STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",)}
 
 
 class ReferringDataModule(LightningDataModule):
@@ -39,11 +40,18 @@ class ReferringDataModule(LightningDataModule):
         eval_batch_size: the same for validation and test, `batch_size` where it is None.
         num_workers: loader processes; 0 loads in the main process.
         resize: `pil` or `torch`, see `resize_image`.
-        photometric: augmentation of training images, None for none (the paper recipes).
+        augmentation: of training samples, None for none (the paper recipes).
+        cache: folder that keeps resized samples from the first epoch on, for any number of runs and processes; None
+            decodes every time. What it needs is printed, and compared with what the disk has, before it is filled.
         strict_counts: a split size other than the published one is an error instead of a warning.
         seed: of the training order and the augmentation.
         pin_memory: page-locked batches, for a GPU.
+
+    Attributes:
+        evaluated: the split that `test_dataloader` loads, so that any split can be evaluated through Lightning.
     """
+
+    name: str = "referring"
 
     def __init__(
         self,
@@ -56,7 +64,8 @@ class ReferringDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         num_workers: int = 2,
         resize: str = "pil",
-        photometric: Photometric | None = None,
+        augmentation: Augmentation | None = None,
+        cache: str | Path | None = None,
         strict_counts: bool = False,
         seed: int = 0,
         pin_memory: bool = False,
@@ -74,12 +83,15 @@ class ReferringDataModule(LightningDataModule):
         if resize not in RESIZERS:
             raise S4ecaError(f"There is no resizing {resize!r}: set data.resize to one of {', '.join(RESIZERS)}.")
         self.resize = resize
-        self.photometric = photometric
+        self.augmentation = augmentation
+        self.cache = None if cache is None else DiskCache(cache, "samples")
         self.strict_counts = strict_counts
         self.seed = _at_least(0, seed, "seed")
         self.pin_memory = pin_memory
+        self.evaluated = "test"
         self._references: dict[str, list[Reference]] = {}
         self._checked_lengths: set[str] = set()
+        self._planned: list[str] = []
 
     def read(self, split: str) -> list[Reference]:
         """Returns the references of a split; the one method that a dataset has to provide."""
@@ -91,6 +103,10 @@ class ReferringDataModule(LightningDataModule):
         if split not in self._references:
             self._references[split] = self.read(split)
         return self._references[split]
+
+    def category_names(self, split: str) -> tuple[str, ...]:
+        """Returns the names of the categories that occur in a split, sorted."""
+        return tuple(sorted({item.category for item in self.references(split) if item.category is not None}))
 
     def replace(self, split: str, references: list[Reference]) -> None:
         """Puts other references in the place of a split's own, for experiments such as shuffled expressions."""
@@ -105,29 +121,31 @@ class ReferringDataModule(LightningDataModule):
             train: which of the two; None trains on `train` and evaluates on the others.
         """
         train = split == "train" if train is None else train
-        photometric = self.photometric if train else None
+        augmentation = self.augmentation if train else None
         return ReferenceDataset(
             self.references(split),
             self.image_size,
             resize=self.resize,
-            augmentation=Augmentation(photometric) if photometric and photometric.active else None,
+            augmentation=augmentation if augmentation is not None and augmentation.active else None,
             seed=self.seed,
             keep_original=not train,
+            cache=self.cache,
         )
 
     def fingerprint(self, splits: tuple[str, ...] = SPLITS) -> dict[str, dict[str, Any]]:
         """Returns what identifies the data: for each split its size and a hash, without opening an image.
 
-        The hash covers, in order, each reference's id, image file name, expression, category and mask annotation (the
-        text of an RLE; name and size in bytes of a mask file). Folders are not part of it.
+        The hash covers, in order, each reference's id, image file name, expression, category, whether it is meant to
+        name nothing, and mask annotation (the text of an RLE; name and size in bytes of a mask file). Folders are not
+        part of it.
         """
         result = {}
         for split in splits:
             digest = hashlib.sha256()
             references = self.references(split)
             for item in references:
-                row = [item.id, item.image.name, item.expression, item.category, mask_fingerprint(item.mask)]
-                digest.update(json.dumps(row).encode())
+                row = [item.id, item.image.name, item.expression, item.category, item.no_target]
+                digest.update(json.dumps([*row, mask_fingerprint(item.mask)]).encode())
             result[split] = {"count": len(references), "sha256": digest.hexdigest()}
         return result
 
@@ -135,12 +153,14 @@ class ReferringDataModule(LightningDataModule):
         """Reads the splits of a stage, so that what is wrong with the data shows before training starts.
 
         Args:
-            stage: `fit`, `validate` or `test`; None reads all three splits.
+            stage: `fit`, `validate` or `test` (the split `evaluated`); None reads all three splits.
         """
-        for split in SPLITS if stage is None else _STAGE_SPLITS.get(stage, ()):
+        splits = SPLITS if stage is None else {**_STAGE_SPLITS, "test": (self.evaluated,)}.get(stage, ())
+        for split in splits:
             self.references(split)
             if self.tokenizer is not None:
                 self._warn_truncated(split, self.tokenizer)
+        self._plan_cache(splits)
 
     def train_dataloader(self) -> ResumableLoader:
         """Returns the training loader: shuffled, the last incomplete batch dropped, resumable after any batch."""
@@ -161,13 +181,22 @@ class ReferringDataModule(LightningDataModule):
         return self.evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """Returns the test loader: every reference once, in the dataset's order."""
-        return self.evaluation_loader("test")
+        """Returns a loader over the split `evaluated`: every reference once, in the dataset's order."""
+        return self.evaluation_loader(self.evaluated)
 
     def evaluation_loader(self, split: str) -> DataLoader:
-        """Returns a loader over any split as it is evaluated: every reference once, in order, with original masks."""
+        """Returns a loader over any split as it is evaluated: every reference once, in order, with original masks.
+
+        Raises:
+            S4ecaError: there are more processes than references, and one would wait for the others in vain.
+        """
         dataset = self.dataset(split, train=False)
         sampler = self._sampler(len(dataset), train=False)
+        if len(dataset) < sampler.num_replicas:
+            raise S4ecaError(
+                f"The {split} split has {len(dataset)} references for {sampler.num_replicas} processes: evaluate it with"
+                f" trainer.devices={max(len(dataset), 1)} or fewer."
+            )
         return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
 
     def _sampler(self, length: int, train: bool) -> EpochSampler:
@@ -182,6 +211,7 @@ class ReferringDataModule(LightningDataModule):
                 "The data module has no tokenizer: pass tokenizer=… or assign datamodule.tokenizer before it is used."
             )
         self._warn_truncated(split, self.tokenizer)
+        self._plan_cache((split,))
         return {
             "collate_fn": Collate(self.tokenizer, self.max_tokens),
             "num_workers": self.num_workers,
@@ -191,6 +221,21 @@ class ReferringDataModule(LightningDataModule):
             # its own, so that opening an iterator leaves the global random state alone
             "generator": torch.Generator().manual_seed(self.seed),
         }
+
+    def _plan_cache(self, splits: tuple[str, ...]) -> None:
+        """Says what the cache needs for splits that have not been asked for yet; raises where there is no room."""
+        new = [split for split in splits if split not in self._planned]
+        if self.cache is None or not new:
+            return
+        self._planned += new
+        # with the splits asked for before: they may not have been filled yet and want room too
+        references = [item for split in self._planned for item in self.references(split)]
+        dataset = ReferenceDataset(references, self.image_size, resize=self.resize)
+        plan = dataset.plan_cache(self.cache)
+        if self.trainer is None or self.trainer.global_rank == 0:
+            there = f"{plan.entries - plan.missing:,} of {plan.entries:,} samples ({', '.join(self._planned)})"
+            more = f"; the others will take {readable(plan.needed)}, {readable(plan.free)} are free"
+            print(f"cache {self.cache.folder}: {there} are there{more if plan.missing else ''}", flush=True)
 
     def _warn_truncated(self, split: str, tokenizer: Callable[..., Any]) -> None:
         if split in self._checked_lengths:

@@ -1,28 +1,73 @@
 """References become Samples, Samples become Batches."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
+from s4eca.cache import DiskCache, Plan, digest
+from s4eca.data.masks import FileMask, mask_fingerprint
 from s4eca.data.references import Batch, Reference, Sample
-from s4eca.data.resize import resize_image, resize_mask
+from s4eca.data.resize import fit_mask, resize_image, resize_mask
 from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 Tokenizer = Callable[..., Any]
 
+_CONTENT_VERSION = 1  # of cached samples; raise it when decoding or resizing gives other values
+
 # What `convert("RGB")` maps without loss of range; 16-bit and float images would be clipped.
 _EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
+@dataclass(frozen=True)
+class Resized:
+    """What is the same for a reference in every epoch, and so worth keeping.
+
+    Attributes:
+        image: (3, S, S) uint8.
+        mask: (S, S) bool.
+        size: (height, width) of the image file.
+        mask_size: (height, width) of the mask as it is stored.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    size: tuple[int, int]
+    mask_size: tuple[int, int]
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """Returns arrays for a cache; the mask takes a bit per pixel."""
+        return {
+            "image": self.image,
+            "mask": np.packbits(self.mask),
+            "sizes": np.array([self.size, self.mask_size]),
+        }
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray]) -> "Resized":
+        """Undoes `pack`."""
+        image = arrays["image"]
+        side = image.shape[1]
+        mask = np.unpackbits(arrays["mask"], count=side * side).reshape(side, side).view(bool)
+        (height, width), (mask_height, mask_width) = arrays["sizes"].tolist()
+        return cls(image, mask, (height, width), (mask_height, mask_width))
+
+
 class ReferenceDataset(Dataset[Sample]):
-    """Decodes references one at a time.
+    """Decodes references one at a time, or takes them resized from a cache.
+
+    Augmentation comes after the cache, and a cached sample equals the decoded one bit for bit. The cache's key holds
+    path, size and the times of last change of the image file (and of the mask's, where it is a file), the annotation
+    of the mask, what is done to both, and the versions of the libraries that do it. Contents are not read for it: that
+    would cost as much as decoding. Writing to a file changes its status time even where its own time is set back.
 
     Args:
         references: what a reader returned.
@@ -30,7 +75,9 @@ class ReferenceDataset(Dataset[Sample]):
         resize: `pil` or `torch`, see `resize_image`.
         augmentation: changes image, mask and expression together; None while evaluating.
         seed: of the augmentation, together with epoch and index.
-        keep_original: also return the mask at the image file's size, as evaluation needs it.
+        keep_original: also return the mask at the image file's size, as evaluation needs it; it is never cached, since
+            decoding it is cheap.
+        cache: of resized samples; None decodes every time.
     """
 
     def __init__(
@@ -41,6 +88,7 @@ class ReferenceDataset(Dataset[Sample]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         keep_original: bool = False,
+        cache: DiskCache | None = None,
     ) -> None:
         self.references = references
         self.image_size = image_size
@@ -48,6 +96,7 @@ class ReferenceDataset(Dataset[Sample]):
         self.augmentation = augmentation
         self.seed = seed
         self.keep_original = keep_original
+        self.cache = cache
         self._warned = False
 
     def __len__(self) -> int:
@@ -61,43 +110,94 @@ class ReferenceDataset(Dataset[Sample]):
         """
         epoch, index = (0, key) if isinstance(key, int) else key
         reference = self.references[index]
-        array = read_image(reference.image, reference.id)
-        mask = self._fit(reference.mask.decode(), array, reference)
-        image = resize_image(array, self.image_size, self.resize)
-        small = torch.from_numpy(resize_mask(mask, (self.image_size, self.image_size)))
+        entry = None if self.cache is None else self.cache_key(reference)
+        if self.cache is None or entry is None:
+            resized, original = self._decode(reference)
+        else:
+            cached = self.cache.get(entry)
+            if cached is None:
+                resized, original = self._decode(reference)
+                self.cache.put(entry, resized.pack())
+            else:
+                resized = Resized.unpack(cached)
+                original = None
+                if self.keep_original:
+                    original = np.ascontiguousarray(fit_mask(reference.mask.decode(), resized.size))
+        if resized.mask_size != resized.size:
+            self._warn(reference, resized)
+        image, mask = torch.from_numpy(resized.image), torch.from_numpy(resized.mask)
         expression = reference.expression
         if self.augmentation is not None:
-            image, small, expression = self.augmentation(image, small, expression, self.seed, epoch, index)
+            image, mask, expression = self.augmentation(image, mask, expression, self.seed, epoch, index)
         return Sample(
             index=index,
             id=reference.id,
             expression=expression,
             category=reference.category,
             image=image,
-            mask=small,
-            original_size=(array.shape[0], array.shape[1]),
-            original_mask=torch.from_numpy(mask) if self.keep_original else None,
+            mask=mask,
+            original_size=resized.size,
+            original_mask=torch.from_numpy(original) if original is not None else None,
             no_target=reference.no_target,
         )
 
-    def _fit(self, mask: np.ndarray, array: np.ndarray, reference: Reference) -> np.ndarray:
-        """Brings a mask to its image's size; in RRSIS-D they differ for 09976 and 15324 (RMSIN issue 12)."""
-        size = (array.shape[0], array.shape[1])
-        if mask.shape == size:
-            return np.ascontiguousarray(mask)
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"The mask of reference {reference.id} is {mask.shape[0]}x{mask.shape[1]} pixels and its image"
-                f" {reference.image} {size[0]}x{size[1]} (height x width): this mask, and any other like it, is resized"
-                " to its image.",
-                stacklevel=2,
-            )
-        return resize_mask(mask, size)
+    def cache_key(self, reference: Reference) -> str | None:
+        """Returns what a resized sample is kept under; None where a file is missing, which decoding will report."""
+        mask = reference.mask
+        try:
+            files = [file_stamp(reference.image)]
+            if isinstance(mask, FileMask):
+                files.append(file_stamp(mask.path))
+            annotation = mask_fingerprint(mask)
+        except OSError:
+            return None
+        return digest(
+            content=_CONTENT_VERSION,
+            libraries=[PIL.__version__, torch.__version__],
+            files=files,
+            mask=annotation,
+            image_size=self.image_size,
+            resize=self.resize,
+        )
+
+    def plan_cache(self, cache: DiskCache) -> Plan:
+        """Returns what filling a cache with this dataset takes; raises `S4ecaError` where there is no room for it."""
+        keys = [key for key in map(self.cache_key, self.references) if key is not None]
+        side = self.image_size
+        example = Resized(np.zeros((3, side, side), np.uint8), np.zeros((side, side), bool), (side, side), (side, side))
+        return cache.plan(keys, example.pack())
+
+    def _decode(self, reference: Reference) -> tuple[Resized, np.ndarray | None]:
+        """Returns a reference resized and, if it is kept, the mask at the image's size."""
+        picture = open_image(reference.image, reference.id)
+        mask = reference.mask.decode()
+        size, mask_size = (picture.height, picture.width), (mask.shape[0], mask.shape[1])
+        # by way of the image's size, which matters where the two differ
+        fitted = fit_mask(mask, size)
+        small = resize_mask(fitted, (self.image_size, self.image_size))
+        image = resize_image(picture, self.image_size, self.resize).numpy()
+        return Resized(image, small, size, mask_size), np.ascontiguousarray(fitted) if self.keep_original else None
+
+    def _warn(self, reference: Reference, resized: Resized) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"The mask of reference {reference.id} is {resized.mask_size[0]}x{resized.mask_size[1]} pixels and its"
+            f" image {reference.image} {resized.size[0]}x{resized.size[1]} (height x width): this mask, and any other"
+            " like it, is resized to its image.",
+            stacklevel=3,
+        )
 
 
-def read_image(path: Path, id: str = "") -> np.ndarray:
-    """Reads an image as (H, W, 3) uint8 RGB; EXIF orientation is ignored, as the masks were drawn without it.
+def file_stamp(path: Path) -> list[str | int]:
+    """Returns what changes when a file does, without reading it; raises OSError where it is missing."""
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def open_image(path: Path, id: str = "") -> Image.Image:
+    """Reads an image in mode RGB; EXIF orientation is ignored, as the masks were drawn without it.
 
     Raises:
         S4ecaError: the file is missing, damaged, or has more than 8 bits per channel.
@@ -108,11 +208,17 @@ def read_image(path: Path, id: str = "") -> np.ndarray:
                 raise S4ecaError(
                     f"The image of reference {id} in {path} has mode {image.mode}: convert it to 8 bits per channel."
                 )
-            return np.array(image.convert("RGB"))
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise S4ecaError(
             f"The image of reference {id} in {path} cannot be decoded ({error}): replace the file with a whole copy."
         ) from error
+
+
+def read_image(path: Path, id: str = "") -> np.ndarray:
+    """Reads an image as (H, W, 3) uint8 RGB, see `open_image`."""
+    return np.array(open_image(path, id))
 
 
 class Collate:
@@ -137,10 +243,11 @@ class Collate:
         )
         return Batch(
             index=torch.tensor([sample.index for sample in samples]),
-            image=torch.stack([sample.image for sample in samples]),
+            # unlike torch.stack it writes into shared memory in a worker, which saves a copy
+            image=default_collate([sample.image for sample in samples]),
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
-            mask=torch.stack([sample.mask for sample in samples]),
+            mask=default_collate([sample.mask for sample in samples]),
             ids=[sample.id for sample in samples],
             expressions=expressions,
             categories=[sample.category for sample in samples],

@@ -1,11 +1,14 @@
 """Mask sources: where the region of a reference is stored and how it is decoded."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
@@ -17,7 +20,7 @@ from s4eca.errors import S4ecaError
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "F")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RleMask:
     """The union of COCO regions, as REFER's `instances.json` holds them.
 
@@ -35,7 +38,7 @@ class RleMask:
     path: Path | None = None
 
     def decode(self) -> np.ndarray:
-        """Returns the mask as a bool array (H, W).
+        """Returns the mask as a bool array (H, W), its rows contiguous.
 
         RMSIN sums the layers and keeps what equals 1, which would lose the pixels where two regions overlap;
         here a pixel belongs to the mask when any region covers it.
@@ -43,33 +46,68 @@ class RleMask:
         Raises:
             S4ecaError: the annotation cannot be decoded.
         """
+        with self._explained():
+            regions = self._regions()
+            mask = _painted(*regions[0])
+            for region in regions[1:]:
+                mask |= _painted(*region)
+        return mask
+
+    def covers(self) -> bool:
+        """Returns whether the mask has any pixel, without painting it; raises as `decode`."""
+        with self._explained():
+            return any(runs[1::2].any() for _, runs in self._regions())
+
+    def _regions(self) -> list[tuple[tuple[int, int], np.ndarray]]:
+        regions = [_region(part, self.size) for part in self.rles]
+        if not regions:
+            raise ValueError("it holds no region")
+        if any(size != regions[0][0] for size, _ in regions):
+            raise ValueError("its regions differ in size")
+        return regions
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            regions = [_compressed(part, self.size) for part in self.rles]
-            if not regions:
-                raise ValueError("it holds no region")
-            if any(region["size"] != regions[0]["size"] for region in regions):
-                raise ValueError("its regions differ in size")
-            layers = coco.decode(regions)
+            yield
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise S4ecaError(
                 f"The mask of reference {self.id} in {self.path} cannot be decoded ({error}):"
                 " download the annotation file again or mend this entry."
             ) from error
-        return layers.any(axis=2)
 
 
-def _compressed(part: Any, size: tuple[int, int] | None) -> dict[str, Any]:
-    """Returns one region as the compressed RLE that pycocotools decodes, its runs checked against its size."""
-    if isinstance(part, dict):
-        height, width = (int(side) for side in part["size"])
-        counts = part["counts"]
-        if isinstance(counts, list):
-            rle = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        else:
-            rle = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-        if _total_run(rle["counts"]) != height * width:
-            raise ValueError(f"its runs do not add up to {height}x{width} pixels")
-        return rle
+def _region(part: Any, size: tuple[int, int] | None) -> tuple[tuple[int, int], np.ndarray]:
+    """Returns (height, width) of a region and its runs down the columns, background first; checks that they fit."""
+    rle = part if isinstance(part, dict) else _polygon(part, size)
+    height, width = (int(side) for side in rle["size"])
+    counts = rle["counts"]
+    if isinstance(counts, list):
+        runs = np.asarray(counts)
+        if runs.dtype.kind not in "iu" or runs.ndim != 1:
+            raise ValueError("its counts are not whole numbers")
+    else:
+        runs = _runs(counts.encode() if isinstance(counts, str) else counts)
+    if runs.min() < 0:
+        raise ValueError("its counts hold a negative run")
+    if height * width < 1 or runs.sum() != height * width:
+        raise ValueError(f"its runs do not add up to {height}x{width} pixels")
+    return (height, width), runs
+
+
+def _painted(size: tuple[int, int], runs: np.ndarray) -> np.ndarray:
+    """Returns runs as a bool array (H, W).
+
+    pycocotools paints pixel by pixel, and leaves what it does not reach uninitialised; repeating the runs in numpy is
+    several times faster.
+    """
+    values = np.zeros(len(runs), dtype=np.uint8)
+    values[1::2] = 1
+    return cv2.transpose(np.repeat(values, runs).reshape(size[::-1])).view(bool)
+
+
+def _polygon(part: Any, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Returns a polygon as compressed RLE."""
     if size is None:
         raise ValueError("a polygon needs the image's height and width")
     if len(part) < 6 or len(part) % 2:
@@ -77,11 +115,10 @@ def _compressed(part: Any, size: tuple[int, int] | None) -> dict[str, Any]:
     return coco.frPyObjects([[float(value) for value in part]], *size)[0]
 
 
-def _total_run(counts: bytes) -> int:
-    """Returns the number of pixels that compressed counts describe.
+def _runs(counts: bytes) -> np.ndarray:
+    """Returns the run lengths (int64) that compressed counts describe.
 
-    pycocotools leaves the rest of the mask uninitialised when the runs end early, so a damaged string must not reach
-    it. The code is COCO's: five bits a character, lowest first; the sixth says that more follow; the last fifth bit is
+    The code is COCO's: five bits a character, lowest first; the sixth says that more follow; the last fifth bit is
     the sign; from the fourth run on, a run is stored as the difference to the one two before it.
     """
     codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
@@ -97,12 +134,77 @@ def _total_run(counts: bytes) -> int:
     runs -= np.where(codes[ends] & 0x10, 1 << (5 * lengths), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
-    if runs.min() < 0:
-        raise ValueError("its counts hold a negative run")
-    return int(runs.sum())
+    return runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class AnnotationFile:
+    """A JSON file whose masks are read when they are asked for.
+
+    Attributes:
+        path: the file.
+        stamp: its size in bytes and its time of change in nanoseconds, when it was read.
+    """
+
+    path: Path
+    stamp: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> "AnnotationFile":
+        """Returns the file as it is now."""
+        status = path.stat()
+        return cls(path, (status.st_size, status.st_mtime_ns))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Returns a piece of the file; raises `S4ecaError` where the file is gone or another."""
+        try:
+            with self.path.open("rb", buffering=0) as stream:
+                status = os.fstat(stream.fileno())
+                stream.seek(offset)
+                piece = stream.read(length)
+        except OSError as error:
+            raise S4ecaError(f"{self.path} cannot be read any more ({error}): put the file back.") from error
+        if (status.st_size, status.st_mtime_ns) != self.stamp or len(piece) != length:
+            raise S4ecaError(f"{self.path} has changed since it was read: start again with the new file.")
+        return piece
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMask:
+    """The union of COCO regions that stay in their file until they are asked for.
+
+    RRSIS-D's masks take 50 MB as text, and every loader process would come to hold its own copy of them.
+
+    Attributes:
+        file: where the annotations are.
+        spans: offset and length in bytes of each JSON object that holds a `segmentation`, one after the other.
+        size: (height, width) of the image; only polygons need it.
+        id: the reference, for messages.
+    """
+
+    file: AnnotationFile
+    spans: tuple[int, ...]
+    size: tuple[int, int] | None = None
+    id: str = ""
+
+    def load(self) -> RleMask:
+        """Returns the same mask in memory; raises `S4ecaError` where the file is gone or another."""
+        parts: list[Any] = []
+        for offset, length in zip(self.spans[::2], self.spans[1::2], strict=True):
+            segmentation = json.loads(self.file.read(offset, length).decode())["segmentation"]
+            parts += segmentation if isinstance(segmentation, list) else [segmentation]
+        return RleMask(parts, self.size, self.id, self.file.path)
+
+    def decode(self) -> np.ndarray:
+        """Returns the mask as a bool array (H, W), see `RleMask.decode`."""
+        return self.load().decode()
+
+    def covers(self) -> bool:
+        """Returns whether the mask has any pixel, see `RleMask.covers`."""
+        return self.load().covers()
+
+
+@dataclass(frozen=True, slots=True)
 class FileMask:
     """A mask stored as a grey image, as RefSegRS has them (8-bit PackBits TIFF, 0 and 255).
 
@@ -136,22 +238,65 @@ class FileMask:
 
 def _read_with_opencv(path: Path) -> np.ndarray | None:
     """Reads a grey image at any depth; some Pillow builds lack the TIFF compression that OpenCV brings along."""
-    import cv2
-
     try:
         return cv2.imread(str(path), cv2.IMREAD_ANYDEPTH)
     except cv2.error:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class EmptyMask:
+    """The mask of an expression that names nothing in its image on purpose.
+
+    Attributes:
+        image: the image file, which is opened for its size where `size` is not known.
+        size: (height, width) of the image.
+        id: the reference, for messages.
+    """
+
+    image: Path
+    size: tuple[int, int] | None = None
+    id: str = ""
+
+    def decode(self) -> np.ndarray:
+        """Returns zeros (H, W) of the image's size; raises `S4ecaError` where that cannot be read."""
+        return np.zeros(self.size or image_size(self.image, self.id), dtype=bool)
+
+
+def image_size(path: Path, id: str = "") -> tuple[int, int]:
+    """Returns (height, width) of an image file without decoding it.
+
+    Raises:
+        S4ecaError: the file is missing or no image; the message names the reference `id`.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise S4ecaError(
+            f"The size of image {path} of reference {id} cannot be read ({error}): replace the file with a whole copy."
+        ) from error
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Returns a mask (H, W) as compressed COCO RLE, `{"size": [H, W], "counts": str}`."""
+    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
+
+
 def mask_fingerprint(mask: MaskSource) -> str:
     """Returns a text that changes when the mask's annotation does, without decoding it where that is possible.
 
-    An RLE is its own text; a file stands for itself by name and size in bytes; any other source is decoded.
+    An RLE is its own text; a file stands for itself by name and size in bytes; an empty mask is its size; any other
+    source is decoded.
     """
+    if isinstance(mask, StoredMask):
+        mask = mask.load()
     if isinstance(mask, RleMask):
-        return json.dumps([list(mask.rles), mask.size], default=lambda value: value.decode())
+        return json.dumps([list(mask.rles), mask.size], sort_keys=True, default=lambda value: value.decode())
     if isinstance(mask, FileMask):
         return f"{mask.path.name}:{mask.path.stat().st_size}:{mask.threshold}"
+    if isinstance(mask, EmptyMask):
+        return f"no target: {mask.size}"
     array = mask.decode()
     return f"{array.shape}:{np.packbits(array).tobytes().hex()}"

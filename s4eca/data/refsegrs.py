@@ -5,10 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from s4eca.data.checks import check_count, check_files, check_split, check_unique
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
+from s4eca.data.phrases import check_phrases, read_phrases
 from s4eca.data.references import Reference
+from s4eca.data.writing import References, flatten, place_as, save_grid
 from s4eca.errors import S4ecaError
 
 REFSEGRS_COUNTS = {"train": 2_172, "val": 431, "test": 1_817}
@@ -53,6 +58,7 @@ def read_refsegrs(
     split: str,
     strict_counts: bool = False,
     expected: Mapping[str, int] = REFSEGRS_COUNTS,
+    need_files: bool = True,
 ) -> list[Reference]:
     """Reads one split in the order of its phrase file.
 
@@ -65,43 +71,34 @@ def read_refsegrs(
         split: `train`, `val` or `test`.
         strict_counts: a split size other than the published one is an error instead of a warning.
         expected: published split sizes.
+        need_files: False to read the phrases without images and masks.
 
     Raises:
         S4ecaError: files are missing, or a line has no expression.
     """
     check_split(split)
-    layout = find_layout(root, split)
-    try:
-        lines = layout.phrases.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise S4ecaError(f"{layout.phrases} cannot be read as text ({error}): unpack the archive again.") from error
-
-    references = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        id, _, expression = line.strip().partition(" ")
-        if not expression.strip():
-            raise S4ecaError(f"Line {number} of {layout.phrases} has no expression ({line!r}): complete or remove it.")
-        references.append(
-            Reference(
-                id=id,
-                image=layout.images / f"{id}.tif",
-                expression=expression.strip(),
-                split=split,
-                category=category_of(expression),
-                mask=FileMask(layout.masks / f"{id}.tif", id=id),
-            )
+    layout = find_layout(root, split, need_files)
+    references = [
+        Reference(
+            id=id,
+            image=layout.images / f"{id}.tif",
+            expression=expression,
+            split=split,
+            category=category_of(expression),
+            mask=FileMask(layout.masks / f"{id}.tif", id=id),
         )
+        for _, id, expression in read_phrases(layout.phrases)
+    ]
     check_unique(references, layout.phrases)
-    check_files(references, [reference.image for reference in references])
-    check_files(references, [layout.masks / reference.image.name for reference in references])
+    if need_files:
+        check_files(references, [reference.image for reference in references])
+        check_files(references, [layout.masks / reference.image.name for reference in references])
     check_count(f"RefSegRS in {root}", split, len(references), expected, strict_counts)
     return references
 
 
-def find_layout(root: str | Path, split: str) -> Layout:
-    """Finds the folders and the phrase file of `split` below `root`.
+def find_layout(root: str | Path, split: str, need_files: bool = True) -> Layout:
+    """Finds the folders and the phrase file of `split` below `root`; with `need_files=False` the file will do.
 
     Raises:
         S4ecaError: none of the known layouts is complete; the message says what each of them lacks.
@@ -117,7 +114,7 @@ def find_layout(root: str | Path, split: str) -> Layout:
         for images, masks, phrases in _VARIANTS:
             candidates = [base / name.format(split=split) for name in phrases]
             text = next((path for path in candidates if path.is_file()), None)
-            if text and (base / images).is_dir() and (base / masks).is_dir():
+            if text and (not need_files or ((base / images).is_dir() and (base / masks).is_dir())):
                 return Layout(base / images, base / masks, text)
             names = [name for name in (images, masks) if not (base / name).is_dir()]
             names += [] if text else [candidates[0].name]
@@ -138,6 +135,38 @@ def category_of(expression: str) -> str | None:
     """
     match = _CLASS.search(expression.lower())
     return match.group(1) if match else None
+
+
+def check_refsegrs(references: References) -> None:
+    """Raises `S4ecaError` unless RefSegRS's layout can hold the references: it names no class of its own."""
+    check_phrases(references, "RefSegRS")
+    for item in flatten(references):
+        if item.category != category_of(item.expression):
+            raise S4ecaError(
+                f"RefSegRS cannot hold the category {item.category!r} of reference {item.id!r}, since its files name"
+                " none and a reader takes it from the expression: convert to jsonl or rrsis_d."
+            )
+
+
+def write_refsegrs(references: References, out: Path, images: str) -> None:
+    """Writes references that `check_refsegrs` has passed into an empty folder.
+
+    Every reference gets an image and a mask of its own, as in the dataset itself.
+
+    Args:
+        references: by split.
+        out: the folder.
+        images: `link` or `copy`; images that are no TIFF are written anew.
+    """
+    for folder in ("images", "masks"):
+        (out / folder).mkdir()
+    for split, items in references.items():
+        lines = [f"{item.id} {item.expression}\n" for item in items]
+        (out / f"output_phrase_{split}.txt").write_text("".join(lines), encoding="utf-8", newline="")
+        for item in items:
+            place_as(item.image, out / "images" / f"{item.id}.tif", images, item.id)
+            mask = Image.fromarray(item.mask.decode().astype(np.uint8) * 255)
+            save_grid(mask, out / "masks" / f"{item.id}.tif")
 
 
 class RefSegRSDataModule(ReferringDataModule):

@@ -1,7 +1,7 @@
 """Synthetic scenes as lists of things, and expressions in RRSIS-D's grammar that single one of them out."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -80,12 +80,30 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Description:
+    """What an expression says of its target, without the words that depend on where the things are.
+
+    Attributes:
+        article: the first word.
+        attributes: which of size and colour are named.
+        form: `attribute`, `place` or `relation`.
+        anchor: number of the thing that a relation leads to, with its own place.
+    """
+
+    article: str
+    attributes: tuple[str, ...]
+    form: str
+    anchor: int | None = None
+
+
+@dataclass(frozen=True)
 class Scene:
     """Things that do not overlap, and an expression that is true of `things[target]` alone."""
 
     things: tuple[Thing, ...]
     target: int
     expression: str
+    description: Description
 
 
 def plan_scene(rng: np.random.Generator) -> Scene:
@@ -100,7 +118,20 @@ def plan_scene(rng: np.random.Generator) -> Scene:
             continue
         options = _describe(things, rng)
         if options is not None:
-            return Scene(things, *options)
+            target, description = options
+            return Scene(things, target, express(things, target, description), description)
+
+
+def express(things: Sequence[Thing], target: int, description: Description) -> str:
+    """Returns the expression of a description, with places and relations as the things' positions have them."""
+    thing, attributes = things[target], description.attributes
+    if description.form == "place":
+        words = _placed(thing, attributes)
+    elif description.anchor is not None:
+        words = _related(thing, attributes, things[description.anchor])
+    else:
+        words = thing.words(attributes)
+    return f"{description.article} {words}"
 
 
 def _place_things(rng: np.random.Generator) -> tuple[Thing, ...]:
@@ -126,48 +157,61 @@ def _find_room(rng: np.random.Generator, kind: str, colour: str, size: str, othe
     return None
 
 
-def _describe(things: tuple[Thing, ...], rng: np.random.Generator) -> tuple[int, str] | None:
-    """Returns a target and its expression, None where no expression of any form singles a thing out."""
+def _describe(things: tuple[Thing, ...], rng: np.random.Generator) -> tuple[int, Description] | None:
+    """Returns a target and its description, None where none of any form singles a thing out."""
     listings = {"attribute": _by_attribute, "place": _by_place, "relation": _by_relation}
     tables = {"attribute": _ATTRIBUTES, "place": _PLACE_ATTRIBUTES, "relation": _RELATION_ATTRIBUTES}
     for form in _shuffled(_FORMS, rng):
         for attributes in _shuffled(tables[form], rng):
             options = [option for option in listings[form](things, attributes) if _has_rival(things, option[0])]
             if options:
-                target, words = options[rng.integers(len(options))]
-                return target, f"{rng.choice(['The', 'A'])} {words}"
+                target, anchor = options[rng.integers(len(options))]
+                return target, Description(str(rng.choice(["The", "A"])), attributes, form, anchor)
     return None
 
 
-def _by_attribute(things: tuple[Thing, ...], attributes: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+def _placed(thing: Thing, attributes: tuple[str, ...]) -> str:
+    return f"{thing.words(attributes)} {thing.place}"
+
+
+def _related(thing: Thing, attributes: tuple[str, ...], anchor: Thing) -> str:
+    return f"{thing.words(attributes)} is {RELATIONS[_sector(anchor, thing)]} the {_placed(anchor, ())}"
+
+
+def _by_attribute(things: tuple[Thing, ...], attributes: tuple[str, ...]) -> Iterator[tuple[int, int | None]]:
     for number, thing in enumerate(things):
         if [other.words(attributes) for other in things].count(thing.words(attributes)) == 1:
-            yield number, thing.words(attributes)
+            yield number, None
 
 
-def _by_place(things: tuple[Thing, ...], attributes: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    phrases = [f"{thing.words(attributes)} {thing.place}" for thing in things]
+def _by_place(things: tuple[Thing, ...], attributes: tuple[str, ...]) -> Iterator[tuple[int, int | None]]:
+    phrases = [_placed(thing, attributes) for thing in things]
     for number, phrase in enumerate(phrases):
         if phrases.count(phrase) == 1:
-            yield number, phrase
+            yield number, None
 
 
-def _by_relation(things: tuple[Thing, ...], attributes: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    for anchor_number, anchor_phrase in _by_place(things, ()):
+def _by_relation(things: tuple[Thing, ...], attributes: tuple[str, ...]) -> Iterator[tuple[int, int | None]]:
+    for anchor_number, _ in _by_place(things, ()):
         anchor = things[anchor_number]
         for number, thing in enumerate(things):
             if number == anchor_number:
                 continue
-            direction = round(_direction(anchor, thing) / 45) % 8
+            sector = _sector(anchor, thing)
             rivals = [
                 other
                 for other in things
                 if other not in (thing, anchor)
                 and other.words(attributes) == thing.words(attributes)
-                and _off(anchor, other, direction) < 22.5 + _ANGLE_MARGIN
+                and _off(anchor, other, sector) < 22.5 + _ANGLE_MARGIN
             ]
-            if not rivals and _off(anchor, thing, direction) < 22.5 - _ANGLE_MARGIN:
-                yield number, f"{thing.words(attributes)} is {RELATIONS[direction]} the {anchor_phrase}"
+            if not rivals and _off(anchor, thing, sector) < 22.5 - _ANGLE_MARGIN:
+                yield number, anchor_number
+
+
+def _sector(origin: Thing, thing: Thing) -> int:
+    """Returns which of `RELATIONS` holds between a thing and where it is seen from."""
+    return round(_direction(origin, thing) / 45) % 8
 
 
 def _direction(origin: Thing, thing: Thing) -> float:
@@ -175,9 +219,9 @@ def _direction(origin: Thing, thing: Thing) -> float:
     return math.degrees(math.atan2(origin.y - thing.y, thing.x - origin.x)) % 360
 
 
-def _off(origin: Thing, thing: Thing, direction: int) -> float:
+def _off(origin: Thing, thing: Thing, sector: int) -> float:
     """Returns by how many degrees a thing is off the middle of a relation's sector."""
-    difference = abs(_direction(origin, thing) - 45 * direction) % 360
+    difference = abs(_direction(origin, thing) - 45 * sector) % 360
     return min(difference, 360 - difference)
 
 

@@ -40,33 +40,53 @@ def panel(
     Returns:
         An RGB picture of four tiles: image, truth, prediction, and what was missed or is false.
     """
-    picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(_array(image), 0, -1)))
+    picture = _picture(image)
     factor = max(1, -(-SHORTEST_TILE // min(picture.size)))
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
-    truth, prediction = _array(truth), _array(prediction)
-    missed = _paint(picture, truth & ~prediction, MISSED, factor)
-    tiles = [
-        ("image", picture),
-        ("truth", _paint(picture, truth, TRUTH, factor)),
-        ("prediction", _paint(picture, prediction, PREDICTION, factor)),
-        ("blue: missed, red: false", _paint(missed, prediction & ~truth, FALSE, factor)),
-    ]
-    width = len(tiles) * (picture.width + MARGIN) + MARGIN
+    size = (picture.width * factor, picture.height * factor)
+    drawn = draw_tiles(image, truth, prediction, size)
+    width = len(drawn) * (size[0] + MARGIN) + MARGIN
     text_font = ImageFont.load_default(TEXT_SIZE)
     lines = _wrap(expression, text_font, width - 2 * MARGIN)
     if iou is not None:
         lines.append(f"IoU {iou:.3f}")
 
     top, line_height = TITLE_SIZE + 2 * MARGIN, TEXT_SIZE + MARGIN
-    canvas = Image.new("RGB", (width, top + picture.height + MARGIN + len(lines) * line_height), "white")
+    canvas = Image.new("RGB", (width, top + size[1] + MARGIN + len(lines) * line_height), "white")
     draw = ImageDraw.Draw(canvas)
-    for i, (title, tile) in enumerate(tiles):
-        left = MARGIN + i * (picture.width + MARGIN)
+    for i, (name, tile) in enumerate(drawn.items()):
+        left = MARGIN + i * (size[0] + MARGIN)
+        title = "blue: missed, red: false" if name == "error" else name
         draw.text((left, MARGIN - 2), title, "black", ImageFont.load_default(TITLE_SIZE))
         canvas.paste(tile, (left, top))
     for i, line in enumerate(lines):
-        draw.text((MARGIN, top + picture.height + MARGIN + i * line_height), line, "black", text_font)
+        draw.text((MARGIN, top + size[1] + MARGIN + i * line_height), line, "black", text_font)
     return canvas
+
+
+def draw_tiles(
+    image: Tensor | np.ndarray, truth: Tensor | np.ndarray, prediction: Tensor | np.ndarray, size: tuple[int, int]
+) -> dict[str, Image.Image]:
+    """Draws the four tiles of a sample.
+
+    Args:
+        image: (3, H, W) uint8, RGB.
+        truth: (H, W) bool.
+        prediction: (H, W) bool.
+        size: (width, height) of each tile.
+
+    Returns:
+        RGB pictures `image`, `truth`, `prediction` and `error`. A mask is tinted by the share of each tile pixel that
+        it covers, and outlined just outside, so that a target smaller than a tile's pixel is still seen.
+    """
+    picture = _picture(image).resize(size, Image.Resampling.BICUBIC)
+    truth, prediction = _array(truth), _array(prediction)
+    missed = _paint(picture, truth & ~prediction, MISSED)
+    return {
+        "image": picture,
+        "truth": _paint(picture, truth, TRUTH),
+        "prediction": _paint(picture, prediction, PREDICTION),
+        "error": _paint(missed, prediction & ~truth, FALSE),
+    }
 
 
 def save_panels(folder: Path, batch: Batch, logits: Tensor, limit: int) -> list[Path]:
@@ -90,12 +110,16 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
-def _paint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], factor: int) -> Image.Image:
-    """Tints a mask and draws its outline just outside, so that a target of a few pixels is seen."""
-    region = Image.fromarray(mask.astype(np.uint8) * 255)
-    region = region.resize(picture.size, Image.Resampling.NEAREST) if factor > 1 else region
-    outline = np.asarray(region.filter(ImageFilter.MaxFilter(5))) > np.asarray(region)
-    strength = np.where(outline, 255, np.asarray(region) * 0.45).astype(np.uint8)
+def _picture(image: Tensor | np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(np.moveaxis(_array(image), 0, -1)))
+
+
+def _paint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
+    # the box filter repeats pixels when it enlarges by whole factors, and averages them when it shrinks
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(picture.size, Image.Resampling.BOX))
+    touched = Image.fromarray((share > 0).astype(np.uint8) * 255)
+    outline = np.asarray(touched.filter(ImageFilter.MaxFilter(5))) > np.asarray(touched)
+    strength = np.where(outline, 255, share * (255 * 0.45)).astype(np.uint8)
     painted = picture.copy()
     painted.paste(colour, mask=Image.fromarray(strength))
     return painted

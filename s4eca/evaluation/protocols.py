@@ -78,7 +78,10 @@ def at_original_size_detris(logits: Tensor, batch: Batch) -> Iterator[tuple[Tens
 
 
 def plain_iou(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
-    """Returns I / U, 0 where the union is empty (LAVT, RMSIN `test.py`)."""
+    """Returns I / U, 0 where the union is empty (LAVT, RMSIN `test.py`).
+
+    RMSIN's validation loop says 0 where the intersection is empty, which is the same number.
+    """
     return np.divide(intersection, union, out=np.zeros(len(union)), where=union > 0)
 
 

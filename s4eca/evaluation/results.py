@@ -1,6 +1,9 @@
 """One evaluation as data: a row of pixels per sample and protocol, and what the numbers belong to."""
 
+import dataclasses
 import json
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import AREA, CATEGORY, INDEX, INTERSECTION, NO_TARGET, UNION
 from s4eca.evaluation.protocols import PROTOCOLS
@@ -24,7 +28,8 @@ class SampleInfo:
 
     Attributes:
         id: as the reader gives it.
-        image: the image file's name; samples on one image share it, and the bootstrap draws images.
+        image: the image file's name, with folders where it would stand for two; samples on one image share it, and the
+            bootstrap draws images.
         expression: as the network read it.
         category: class name, None where the dataset has none.
         no_target: the expression names nothing on purpose.
@@ -47,7 +52,8 @@ class Evaluation:
 
     Attributes:
         about: what was evaluated, plain values that JSON can hold: `dataset`, `split`, `name`, `seed`, `image_size` and
-            what the producer adds (`checkpoint`, `predictions`, `shuffled`, `data`, `parameters`).
+            what the producer adds (`checkpoint`, `predictions`, `data`, `parameters`; `expressions` is `real` unless
+            others were put in their place).
         samples: in the dataset's order.
         rows: for each protocol int64 (N, 6), columns as in `s4eca.evaluation.metrics`; row i belongs to sample i.
     """
@@ -60,6 +66,47 @@ class Evaluation:
     def categories(self) -> tuple[str, ...]:
         """Names that the rows' category codes index: those that occur, sorted."""
         return tuple(sorted({sample.category for sample in self.samples if sample.category is not None}))
+
+
+def build_evaluation(
+    about: Mapping[str, Any], references: Sequence[Reference], rows: Mapping[str, np.ndarray], sizes: np.ndarray
+) -> Evaluation:
+    """Puts together what was counted and what it was counted on.
+
+    Args:
+        about: see `Evaluation`.
+        references: of the evaluated split, in the dataset's order.
+        rows: for each protocol int64 (N, 6), as `ReferringMetrics.gathered` returns them; categories and no-target
+            flags are filled in from the references.
+        sizes: int64 (N, 4), index, height, width and pixels of the truth, from the same place.
+
+    Raises:
+        S4ecaError: a reference has no row, or a row no reference: nothing is scored on a silent subset.
+    """
+    for content in (sizes, *rows.values()):
+        _check_complete(references, content[:, INDEX])
+    names = _image_names(references)
+    samples = [
+        SampleInfo(
+            id=reference.id,
+            image=names[reference.image],
+            expression=reference.expression,
+            category=reference.category,
+            no_target=reference.no_target,
+            size=(height, width),
+            area=area,
+        )
+        for reference, (_, height, width, area) in zip(references, sizes.tolist(), strict=True)
+    ]
+    return _coded(Evaluation(about, samples, {}), {protocol: content.copy() for protocol, content in rows.items()})
+
+
+def _image_names(references: Sequence[Reference]) -> dict[Path, str]:
+    """Returns each image's file name, with its folders where datasets that are evaluated jointly share a name."""
+    paths = list(dict.fromkeys(reference.image for reference in references))
+    counts = Counter(path.name for path in paths)
+    common = Path(os.path.commonpath(paths)) if paths else Path()
+    return {path: path.name if counts[path.name] == 1 else path.relative_to(common).as_posix() for path in paths}
 
 
 def write_samples(folder: Path, evaluation: Evaluation) -> Path:
@@ -118,20 +165,42 @@ def read_evaluation(path: Path) -> Evaluation:
             )
         ]
         names = [name.removesuffix("/union") for name in table.column_names if name.endswith("/union")]
-        evaluation = Evaluation(about, samples, {})
-        codes = {category: code for code, category in enumerate(evaluation.categories)}
         rows = {}
         for name in names:
-            content = np.full((len(samples), 6), -1, np.int64)
+            content = np.zeros((len(samples), 6), np.int64)
             content[:, INDEX] = np.arange(len(samples))
             content[:, INTERSECTION] = table.column(f"{name}/intersection").to_numpy()
             content[:, UNION] = table.column(f"{name}/union").to_numpy()
             content[:, AREA] = table.column(f"{name}/area").to_numpy()
-            content[:, CATEGORY] = [codes.get(sample.category, -1) if sample.category else -1 for sample in samples]
-            content[:, NO_TARGET] = [sample.no_target for sample in samples]
             rows[name] = content
+        return _coded(Evaluation(about, samples, {}), rows)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(
-            f"{file} cannot be read as the samples of an evaluation ({error}): evaluate the checkpoint again."
+            f"{file} cannot be read as the samples of an evaluation ({reason}): evaluate the checkpoint again."
         ) from error
-    return Evaluation(about, samples, rows)
+
+
+def _coded(evaluation: Evaluation, rows: dict[str, np.ndarray]) -> Evaluation:
+    """Adds rows, and to them what the samples say about category and target."""
+    codes: dict[str | None, int] = {category: code for code, category in enumerate(evaluation.categories)}
+    for content in rows.values():
+        content[:, CATEGORY] = [codes.get(sample.category, -1) for sample in evaluation.samples]
+        content[:, NO_TARGET] = [sample.no_target for sample in evaluation.samples]
+    return dataclasses.replace(evaluation, rows=rows)
+
+
+def _check_complete(references: Sequence[Reference], index: np.ndarray) -> None:
+    if np.array_equal(index, np.arange(len(references))):
+        return
+    seen = set(index.tolist())
+    missing = [reference.id for place, reference in enumerate(references) if place not in seen]
+    if missing:
+        raise S4ecaError(
+            f"{len(missing)} of {len(references)} samples were not evaluated (the first: {', '.join(missing[:3])}):"
+            " evaluate the whole split, with no limit on the number of batches."
+        )
+    raise S4ecaError(
+        f"The evaluation has {len(index)} rows for {len(references)} references: pass the references that were"
+        " evaluated, and each row once, in their order."
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from s4eca.checkpoint import META, PREFIX, check_base, check_learned, describe
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.metrics import ReferringMetrics
+from s4eca.evaluation.metrics import ReferringMetrics, protocol_scores
 from s4eca.evaluation.protocols import PROTOCOLS
-from s4eca.evaluation.report import COLUMNS
+from s4eca.evaluation.report import COLUMNS, NO_TARGET_COLUMNS
 from s4eca.segmenter import ReferringSegmenter
 
 
@@ -36,6 +37,9 @@ class ReferringModule(LightningModule):
 
     Attributes:
         scores: of the last validation or test, per protocol, as fractions.
+        rows: what they were computed from, per protocol (N, 6) int64 as in `s4eca.evaluation.metrics`, of all
+            processes, each sample once, in the dataset's order.
+        sizes: (N, 4) int64, index, height, width and pixels of the truth of each sample's image file.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class ReferringModule(LightningModule):
         # frozen weights are missing from checkpoints; `on_load_checkpoint` is strict on everything else
         self.strict_loading = False
         self.scores: dict[str, dict[str, float]] = {}
+        self.rows: dict[str, np.ndarray] = {}
+        self.sizes = np.zeros((0, 4), np.int64)
         self._meta: dict[str, Any] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
@@ -94,13 +100,15 @@ class ReferringModule(LightningModule):
         self._log_scores("test", self.test_metrics)
 
     def _log_scores(self, stage: str, metrics: ReferringMetrics) -> None:
-        self.scores = scores = metrics.compute()
+        self.rows, self.sizes = metrics.gathered()
         metrics.reset()
+        self.scores = scores = {name: protocol_scores(rows, name) for name, rows in self.rows.items()}
+        # every process has the same scores; without sync_dist Lightning warns of each that it might not
         for protocol, values in scores.items():
-            for name in COLUMNS:
-                self.log(f"{stage}/{protocol}/{name}", values[name])
+            for name in (*COLUMNS, *(NO_TARGET_COLUMNS if values["n_no_target"] else ())):
+                self.log(f"{stage}/{protocol}/{name}", values[name], sync_dist=True)
         for name in ("mIoU", "oIoU"):
-            self.log(f"{stage}/{name}", scores[self.primary][name], prog_bar=True)
+            self.log(f"{stage}/{name}", scores[self.primary][name], prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns AdamW over what is learned, and its schedule per optimiser step.
@@ -129,7 +137,8 @@ class ReferringModule(LightningModule):
                 checkpoint[key] = {name: value for name, value in checkpoint[key].items() if name in learned}
         if self._meta is None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self._meta = describe(self.segmenter, self.config, _tokenizer(data), data.fingerprint(("train", "val")))
+            identity = {"name": data.name, **data.fingerprint(("train", "val"))}
+            self._meta = describe(self.segmenter, self.config, _tokenizer(data), identity)
         checkpoint[META] = self._meta
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

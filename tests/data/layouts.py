@@ -1,4 +1,4 @@
-"""Generates tiny RRSIS-D and RefSegRS folders, whole or with one thing wrong."""
+"""Generates tiny datasets in the layouts of the real ones, whole or with one thing wrong."""
 
 import json
 import pickle
@@ -106,4 +106,71 @@ def write_refsegrs(
             lines.append(f"{id} vehicle in the parking area\n")
         name = (phrases or {}).get(split, f"output_phrase_{split}.txt")
         (root / name).write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+def write_risbench(
+    root: Path,
+    train: int = 4,
+    val: int = 2,
+    test: int = 2,
+    images: str = "img_rgb",
+    masks: str = "mask",
+    line: str = "{name} {sentence}",
+) -> Path:
+    """Writes RISBench's layout; masks are 0 and 255."""
+    (root / images).mkdir(parents=True, exist_ok=True)
+    (root / masks).mkdir(parents=True, exist_ok=True)
+    id = 60
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        lines = []
+        for _ in range(count):
+            id += 1
+            name = f"{split}_{id}_2.png"
+            Image.fromarray(picture(id)).save(root / images / name)
+            Image.fromarray(box_mask(id).astype(np.uint8) * 255).save(root / masks / name)
+            lines.append(line.format(name=name, sentence=f"the ship number {id} in the harbor") + "\n")
+        (root / f"output_phrase_{split}.txt").write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+def jsonl_row(id: int, split: str) -> dict:
+    """A line as RSRefSeg2 has it for RRSIS-D."""
+    return {
+        "split": split,
+        "image_id": id,
+        "sent": f"The ship number {id} on the left",
+        "file_name": f"{id:05d}.jpg",
+        "segmentation": [rle(box_mask(id))],
+        "category_id": 13,
+        "category_name": "ship",
+        "ann_id": id,
+        "bbox": [3, 3, 9, 9],
+        "area": 273_329,
+    }
+
+
+def write_jsonl(
+    root: Path,
+    train: int = 4,
+    val: int = 2,
+    test: int = 2,
+    name: str = "datainfo/rrsisd_{split}.jsonl",
+    images: str = "images",
+    edit: Callable[[str, list[dict]], None] | None = None,
+) -> Path:
+    """Writes the interchange format; `edit(split, rows)` changes a split's lines before they are written."""
+    (root / images).mkdir(parents=True, exist_ok=True)
+    id = 200
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        rows = []
+        for _ in range(count):
+            id += 1
+            rows.append(jsonl_row(id, split))
+            Image.fromarray(picture(id)).save(root / images / f"{id:05d}.jpg")
+        if edit is not None:
+            edit(split, rows)
+        path = root / name.format(split=split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return root

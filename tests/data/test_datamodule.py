@@ -1,5 +1,7 @@
 import pickle
+import shutil
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from layouts import SAMPLES, box_mask, write_refsegrs, write_rrsis_d
 from s4eca.data import RefSegRSDataModule, RRSISDDataModule, SyntheticDataModule
 from s4eca.data.references import Batch
-from s4eca.data.transforms import Photometric
+from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are expected", "ignore:.*does not have many workers")
@@ -54,10 +56,10 @@ def test_evaluation_sees_every_reference_once_in_order(tmp_path, tokenizer, spli
 
 def test_workers_change_nothing(tmp_path, tokenizer):
     write_rrsis_d(tmp_path, train=12)
-    photometric = Photometric(brightness=0.2, noise=0.1)
+    augmentation = Augmentation(brightness=0.2, noise=0.1)
     results = []
     for workers in (0, 2):
-        data = module(tmp_path, tokenizer, num_workers=workers, photometric=photometric, seed=3)
+        data = module(tmp_path, tokenizer, num_workers=workers, augmentation=augmentation, seed=3)
         loader = data.train_dataloader()
         images = []
         for epoch in range(2):
@@ -81,7 +83,7 @@ def test_seed_and_epoch_change_the_order(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_iterating_leaves_the_global_random_state_alone(tmp_path, tokenizer, workers):
-    data = module(write_rrsis_d(tmp_path), tokenizer, num_workers=workers, photometric=Photometric(noise=0.1))
+    data = module(write_rrsis_d(tmp_path), tokenizer, num_workers=workers, augmentation=Augmentation(noise=0.1))
     torch.manual_seed(11)
     np.random.seed(11)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -92,13 +94,73 @@ def test_iterating_leaves_the_global_random_state_alone(tmp_path, tokenizer, wor
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
-def test_photometric_is_for_training_alone(tmp_path, tokenizer):
-    data = module(write_rrsis_d(tmp_path), tokenizer, photometric=Photometric(brightness=0.3))
+def test_augmentation_is_for_training_alone(tmp_path, tokenizer):
+    data = module(write_rrsis_d(tmp_path), tokenizer, augmentation=Augmentation(brightness=0.3))
     plain = module(tmp_path, tokenizer)
     assert data.dataset("train").augmentation is not None
     assert not torch.equal(data.dataset("train")[0].image, plain.dataset("train")[0].image)
     assert torch.equal(data.dataset("val")[0].image, plain.dataset("val")[0].image)
-    assert module(tmp_path, tokenizer, photometric=Photometric()).dataset("train").augmentation is None
+    assert module(tmp_path, tokenizer, augmentation=Augmentation()).dataset("train").augmentation is None
+
+
+def test_cache(tmp_path, tokenizer, capsys):
+    root = write_rrsis_d(tmp_path / "data", train=4, val=2, test=2)
+    plain = module(root, tokenizer)
+    for there in (0, 6):
+        data = module(root, tokenizer, cache=tmp_path / "cache", augmentation=Augmentation(noise=0.1))
+        data.setup("fit")
+        printed = capsys.readouterr().out
+        assert printed.startswith(
+            f"cache {tmp_path / 'cache' / 'samples'}: {there} of 6 samples (train, val) are there"
+        )
+        # 16 x 16 in three colours and a bit each: one block of 4 KiB
+        assert ("; the others will take 24.0 KiB, " in printed) == (there == 0)
+        data.train_dataloader()
+        assert capsys.readouterr().out == ""
+        found, expected = (list(source.val_dataloader()) for source in (data, plain))
+        assert torch.equal(found[0].image, expected[0].image)
+        assert torch.equal(found[0].original_masks[1], expected[0].original_masks[1])
+        list(data.train_dataloader())
+    data.test_dataloader()
+    assert "6 of 8 samples (train, val, test)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_changes_no_batch(tmp_path, tokenizer, workers):
+    root = write_rrsis_d(tmp_path / "data", train=8)
+    options = {"num_workers": workers, "augmentation": Augmentation(noise=0.1)}
+    plain = module(root, tokenizer, **options).train_dataloader()
+    cached = module(root, tokenizer, cache=str(tmp_path / "cache"), **options).train_dataloader()
+    for epoch in range(2):
+        for loader in (plain, cached):
+            loader.sampler.set_epoch(epoch)
+        for found, expected in zip(cached, plain, strict=True):
+            assert found.ids == expected.ids
+            assert torch.equal(found.image, expected.image)
+            assert torch.equal(found.mask, expected.mask)
+
+
+def test_a_full_disk_is_an_error_before_training(tmp_path, tokenizer, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
+    data = module(write_rrsis_d(tmp_path / "data"), tokenizer, cache=tmp_path / "cache")
+    with pytest.raises(S4ecaError, match=r"needs 24\.0 KiB for 6 more .* has 4\.9 KiB free.*data\.cache=null"):
+        data.setup("fit")
+
+
+def test_only_one_process_speaks_of_the_cache(tmp_path, tokenizer, capsys):
+    data = module(write_rrsis_d(tmp_path / "data"), tokenizer, cache=tmp_path / "cache")
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1)
+    data.train_dataloader()
+    assert capsys.readouterr().out == ""
+
+
+def test_category_names(tmp_path):
+    data = RRSISDDataModule(root=write_rrsis_d(tmp_path, train=3, val=1))
+    assert data.category_names("train") == ("ship", "storagetank", "vehicle")
+    assert data.category_names("val") == ("ship",)
+    data.replace("val", [replace(item, category=None) for item in data.references("val")])
+    assert data.category_names("val") == ()
 
 
 def test_resize_option_reaches_the_images(tmp_path, tokenizer):
@@ -269,7 +331,7 @@ def test_processes_share_the_data(tmp_path, tokenizer):
 
 
 def test_dataset_and_collate_survive_a_spawned_worker(tmp_path, tokenizer):
-    data = module(write_rrsis_d(tmp_path), tokenizer, photometric=Photometric(noise=0.1))
+    data = module(write_rrsis_d(tmp_path), tokenizer, augmentation=Augmentation(noise=0.1))
     loader = data.train_dataloader()
     dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
     first, second = (turn([source[0]]) for turn, source in ((collate, dataset), (loader.collate_fn, loader.dataset)))

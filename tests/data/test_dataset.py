@@ -1,5 +1,7 @@
+import os
+import time
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -7,10 +9,12 @@ import torch
 from PIL import Image
 
 from layouts import HEIGHT, WIDTH, box_mask, picture, rle
-from s4eca.data.dataset import Collate, ReferenceDataset, count_truncated, read_image, token_lengths
+from s4eca.cache import DiskCache
+from s4eca.data import dataset as dataset_module
+from s4eca.data.dataset import Collate, ReferenceDataset, count_truncated, open_image, read_image, token_lengths
 from s4eca.data.masks import FileMask, RleMask
 from s4eca.data.references import Batch, Reference
-from s4eca.data.transforms import Augmentation, Photometric
+from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 
@@ -43,7 +47,7 @@ def test_training_samples_carry_no_original_mask(tmp_path):
 
 
 def test_key_with_epoch(tmp_path):
-    augmentation = Augmentation(Photometric(noise=0.2))
+    augmentation = Augmentation(noise=0.2)
     dataset = ReferenceDataset([reference(tmp_path)], 16, augmentation=augmentation, seed=4)
     assert torch.equal(dataset[0].image, dataset[0, 0].image)
     assert not torch.equal(dataset[1, 0].image, dataset[0, 0].image)
@@ -83,6 +87,17 @@ def test_images_that_are_not_rgb(tmp_path, mode):
     image = Image.fromarray(picture(0)).convert(mode)
     image.save(path)
     assert np.array_equal(read_image(path), np.array(image.convert("RGB")))
+
+
+def test_an_opened_image_is_decoded_and_in_rgb(tmp_path):
+    Image.fromarray(picture(0)[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(picture(0)).save(tmp_path / "rgb.png")
+    for name in ("grey.png", "rgb.png"):
+        image = open_image(tmp_path / name)
+        (tmp_path / name).unlink()
+        assert image.mode == "RGB"
+        assert image.size == (WIDTH, HEIGHT)
+        assert image.getpixel((3, 2))[0] == picture(0)[2, 3, 0]
 
 
 def test_grey_jpeg(tmp_path):
@@ -125,6 +140,137 @@ def test_undecodable_mask_is_never_replaced(tmp_path):
     dataset = ReferenceDataset([reference(tmp_path, mask=FileMask(tmp_path / "mask.tif", id="1"))], 16)
     with pytest.raises(S4ecaError, match=r"mask of reference 1 in .*mask\.tif"):
         dataset[0]
+
+
+def assert_same(sample, expected):
+    for item in fields(expected):
+        found, wanted = getattr(sample, item.name), getattr(expected, item.name)
+        if isinstance(wanted, torch.Tensor):
+            assert found.dtype == wanted.dtype, item.name
+            assert torch.equal(found, wanted), item.name
+        else:
+            assert found == wanted, item.name
+
+
+@pytest.mark.parametrize("keep_original", [True, False])
+@pytest.mark.parametrize("augmentation", [None, Augmentation(noise=0.2, horizontal_flip=1.0)])
+@pytest.mark.parametrize("resize", ["pil", "torch"])
+def test_cached_samples_equal_uncached_ones(tmp_path, resize, augmentation, keep_original):
+    Image.fromarray(box_mask(4).astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    rows = [
+        reference(tmp_path, 1),
+        reference(tmp_path, 2, FileMask(tmp_path / "mask.png")),
+        reference(tmp_path, 3, RleMask([rle(np.zeros((HEIGHT, WIDTH), dtype=bool))])),
+        replace(reference(tmp_path, 4), no_target=True, category=None),
+    ]
+    options = {"resize": resize, "augmentation": augmentation, "keep_original": keep_original, "seed": 3}
+    plain = ReferenceDataset(rows, 17, **options)
+    cached = ReferenceDataset(rows, 17, **options, cache=DiskCache(tmp_path / "cache", "samples"))
+    for _ in range(3):  # made, then read twice
+        for index in range(4):
+            assert_same(cached[2, index], plain[2, index])
+    assert cached.cache.describe().entries == 4
+
+
+def test_a_cached_sample_is_not_decoded_again(tmp_path, monkeypatch):
+    rows = [reference(tmp_path)]
+    cache = DiskCache(tmp_path / "cache", "samples")
+    expected = ReferenceDataset(rows, 16, cache=cache)[0]
+
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(dataset_module, "open_image", refuse)
+    monkeypatch.setattr(RleMask, "decode", refuse)
+    assert_same(ReferenceDataset(rows, 16, cache=cache)[0], expected)
+
+
+def test_a_damaged_cache_entry_is_made_again(tmp_path):
+    rows = [reference(tmp_path)]
+    cached = ReferenceDataset(rows, 16, cache=DiskCache(tmp_path / "cache", "samples"))
+    expected = cached[0]
+    entry = cached.cache.path(cached.cache_key(rows[0]))
+    entry.write_bytes(entry.read_bytes()[:500])
+    with pytest.warns(UserWarning, match=f"{entry} is damaged"):
+        assert_same(cached[0], expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(cached[0], expected)
+
+
+def test_what_has_changed_is_never_served_from_the_cache(tmp_path):
+    """Even where an image keeps its name, its size in bytes and its time."""
+    cache = DiskCache(tmp_path / "cache", "samples")
+    path = tmp_path / "1.bmp"
+    Image.fromarray(picture(1)).save(path)
+    item = replace(reference(tmp_path), image=path)
+    ReferenceDataset([item], 16, cache=cache)[0]
+    before = path.stat()
+    time.sleep(0.02)  # file systems count time in ticks of some milliseconds
+    Image.fromarray(picture(2)).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert_same(ReferenceDataset([item], 16, cache=cache)[0], ReferenceDataset([item], 16)[0])
+
+    grey = tmp_path / "mask.bmp"
+    Image.fromarray(box_mask(1).astype(np.uint8) * 255).save(grey)
+    item = replace(item, mask=FileMask(grey))
+    ReferenceDataset([item], 16, cache=cache)[0]
+    time.sleep(0.02)
+    Image.fromarray(box_mask(2).astype(np.uint8) * 255).save(grey)
+    assert_same(ReferenceDataset([item], 16, cache=cache)[0], ReferenceDataset([item], 16)[0])
+
+
+def test_cache_keys(tmp_path, monkeypatch):
+    """What the stored pixels depend on is in the key; id and expression are not."""
+    item = reference(tmp_path, 1)
+    dataset = ReferenceDataset([item], 16)
+    key = dataset.cache_key(item)
+    assert dataset.cache_key(replace(item, id="7", expression="Another", category=None)) == key
+    others = [
+        dataset.cache_key(reference(tmp_path, 2, item.mask)),
+        dataset.cache_key(replace(item, mask=RleMask([rle(box_mask(2))]))),
+        dataset.cache_key(replace(item, mask=RleMask([rle(box_mask(1))] * 2))),
+        ReferenceDataset([item], 17).cache_key(item),
+        ReferenceDataset([item], 16, resize="torch").cache_key(item),
+    ]
+    for module in ("PIL", "torch"):
+        monkeypatch.setattr(getattr(dataset_module, module), "__version__", "0.0")
+        others.append(dataset.cache_key(item))
+    monkeypatch.setattr(dataset_module, "_CONTENT_VERSION", -1)
+    others.append(dataset.cache_key(item))
+    assert len({key, *others}) == 9
+
+
+def test_a_missing_file_is_the_same_error_with_a_cache(tmp_path):
+    item = reference(tmp_path, 1)
+    item.image.unlink()
+    with pytest.raises(S4ecaError, match=r"reference 1 in .*1\.png cannot be decoded"):
+        ReferenceDataset([item], 16, cache=DiskCache(tmp_path / "cache", "samples"))[0]
+
+
+def test_a_mask_of_another_size_warns_from_the_cache_too(tmp_path):
+    tall = np.zeros((HEIGHT * 2, WIDTH), dtype=bool)
+    tall[20:32] = True
+    rows = [reference(tmp_path, 1, RleMask([rle(tall)]))]
+    expected = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    expected[10:16] = True
+    for _ in range(2):
+        dataset = ReferenceDataset(rows, 16, keep_original=True, cache=DiskCache(tmp_path / "cache", "samples"))
+        with pytest.warns(UserWarning, match="48x32 pixels and its image"):
+            assert np.array_equal(dataset[0].original_mask.numpy(), expected)
+
+
+def test_plan_of_a_cache(tmp_path):
+    """480 x 480 RGB and a bit per pixel are 720,000 bytes; 2 KiB of the rest of the last block hold the header."""
+    rows = [reference(tmp_path, 1), reference(tmp_path, 2), reference(tmp_path, 1, expression="The same region")]
+    cache = DiskCache(tmp_path / "cache", "samples")
+    dataset = ReferenceDataset(rows, 480, cache=cache)
+    plan = dataset.plan_cache(cache)
+    assert (plan.entries, plan.missing, plan.needed) == (2, 2, 2 * 176 * 4096)
+    dataset[2]
+    assert dataset.plan_cache(cache).missing == 1
+    assert 720_000 < cache.describe().size <= 176 * 4096
 
 
 def test_collate(tmp_path, tokenizer):

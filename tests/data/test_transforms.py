@@ -1,88 +1,76 @@
+import colorsys
 import importlib.metadata
+import pickle
 import sys
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as tv
+from omegaconf import OmegaConf
 
-from layouts import SAMPLES, box_mask, picture
-from s4eca.data.resize import resize_image, resize_mask
-from s4eca.data.transforms import Augmentation, Photometric
+from layouts import picture
+from s4eca.build import instantiate
+from s4eca.data.drawing import draw_scene
+from s4eca.data.scenes import express
+from s4eca.data.synthetic import scene_at
+from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
+CONF = Path(__file__).parents[2] / "conf"
+ALL_TURNS = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "rotation": 0.75}
+PARTS = [{"brightness": 0.3}, {"contrast": 0.3}, {"blur": 2.0}, {"noise": 0.1}, {"hue": 0.1}, {"saturation": 0.5}]
 
-@pytest.mark.parametrize(("height", "width", "size"), [(80, 80, 48), (81, 80, 48), (20, 33, 48), (48, 48, 48)])
-def test_pil_is_what_torchvision_does_to_a_pil_image(height, width, size):
-    array = picture(0, height, width)
-    expected = np.array(tv.resize(Image.fromarray(array), [size, size], InterpolationMode.BILINEAR))
-    result = resize_image(array, size)
-    assert result.shape == (3, size, size)
-    assert result.dtype == torch.uint8
-    assert np.array_equal(result.permute(1, 2, 0).numpy(), expected)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(8, 120), st.integers(8, 120), st.sampled_from([16, 48, 100]), st.integers(0, 1000))
-@example(8, 8, 100, 886)  # both round twice, and here the two roundings add up at one pixel
-def test_torch_is_within_one_grey_level_and_rarely_two(height, width, size, seed):
-    array = picture(seed, height, width)
-    difference = (resize_image(array, size, "torch").int() - resize_image(array, size, "pil").int()).abs()
-    assert difference.max() <= 2
-    assert (difference > 1).float().mean() < 1e-3
+# An array (S, S) and a position (x, y) under each of the eight turns.
+TURNED = {
+    "as it was": (lambda array: array, lambda x, y: (x, y)),
+    "left to right": (np.fliplr, lambda x, y: (1 - x, y)),
+    "upside down": (np.flipud, lambda x, y: (x, 1 - y)),
+    "by 90": (lambda array: np.rot90(array, 1), lambda x, y: (y, 1 - x)),
+    "by 180": (lambda array: np.rot90(array, 2), lambda x, y: (1 - x, 1 - y)),
+    "by 270": (lambda array: np.rot90(array, 3), lambda x, y: (1 - y, x)),
+    "diagonal": (np.transpose, lambda x, y: (y, x)),
+    "other diagonal": (lambda array: np.rot90(array, 2).T, lambda x, y: (1 - y, 1 - x)),
+}
+SQUARE = np.arange(256, dtype=np.uint8).reshape(16, 16)  # no two turns of it are equal
 
 
-def augment(augmentation, image, index=0):
-    return augmentation(image, torch.zeros(image.shape[1:], dtype=torch.bool), "The ship", 0, 0, index)[0]
+def augment(augmentation, image, index=0, expression="The ship"):
+    return augmentation(image, torch.zeros(image.shape[1:], dtype=torch.bool), expression, 0, 0, index)[0]
 
 
-def test_torch_is_within_one_grey_level_on_a_real_image():
-    path = SAMPLES / "rrsisd_mini" / "images" / "rrsisd" / "JPEGImages" / "30001.jpg"
-    if not path.is_file():
-        pytest.skip("the RRSIS-D sample is not in ../shared/data")
-    array = np.array(Image.open(path).convert("RGB"))
-    difference = resize_image(array, 480, "torch").int() - resize_image(array, 480, "pil").int()
-    assert difference.abs().max() <= 1
-    assert difference.abs().float().mean() < 0.5
+def turn_of(image, original):
+    """Returns the name of the turn that an image (3, S, S) has undergone."""
+    turns = [
+        name
+        for name, (turn, _) in TURNED.items()
+        if all(np.array_equal(image[channel].numpy(), turn(original[channel])) for channel in range(3))
+    ]
+    assert len(turns) == 1
+    return turns[0]
 
 
-def test_torch_resizes_an_array_that_is_a_view():
-    array = picture(0, 40, 40)[:, ::-1]
-    assert torch.equal(resize_image(array, 16, "torch"), resize_image(array.copy(), 16, "torch"))
-
-
-def test_unknown_resizing():
-    with pytest.raises(S4ecaError, match=r"no resizing 'cv2'.*pil, torch"):
-        resize_image(picture(0), 16, "cv2")
-
-
-@pytest.mark.parametrize(("height", "width", "size"), [(80, 80, 48), (80, 81, 48), (23, 31, 100), (33, 20, 7)])
-def test_masks_are_resized_as_pil_nearest_does(height, width, size):
-    mask = np.random.default_rng(0).random((height, width)) < 0.5
-    expected = tv.resize(Image.fromarray(mask.astype(np.uint8) * 255), [size, size], InterpolationMode.NEAREST)
-    assert np.array_equal(resize_mask(mask, (size, size)), np.array(expected) == 255)
-    # by the definition of the filter: the source pixel under the centre of the target pixel (no ties at these sizes)
-    rows = np.floor((np.arange(size) + 0.5) * height / size).astype(int)
-    columns = np.floor((np.arange(size) + 0.5) * width / size).astype(int)
-    assert np.array_equal(resize_mask(mask, (size, size)), mask[rows][:, columns])
-
-
-def test_mask_size_is_height_and_width():
-    assert resize_mask(box_mask(0), (10, 20)).shape == (10, 20)
-    assert resize_mask(box_mask(0), (10, 20)).dtype == bool
-
-
-PARTS = [{"brightness": 0.3}, {"contrast": 0.3}, {"blur": 2.0}, {"noise": 0.1}]
+def drawn_turns(augmentation, expression, count):
+    """Returns how often each turn is drawn, and the expressions that come with it."""
+    image = torch.from_numpy(SQUARE).expand(3, 16, 16)
+    counts, words = Counter(), {}
+    for index in range(count):
+        result, _, text = augmentation(image, image[0] > 99, expression, 0, 0, index)
+        name = turn_of(result, image.numpy())
+        counts[name] += 1
+        words.setdefault(name, set()).add(text)
+    return counts, words
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_changes_the_image_by_seed_epoch_and_index(part):
     image = torch.from_numpy(picture(1)).permute(2, 0, 1)
-    augmentation = Augmentation(Photometric(**part))
+    augmentation = Augmentation(**part)
     first = augment(augmentation, image)
     assert first.shape == image.shape
     assert first.dtype == torch.uint8
@@ -101,46 +89,219 @@ def test_each_part_changes_the_image_by_seed_epoch_and_index(part):
     # neither earlier calls nor another instance nor the global random state matter
     np.random.seed(3)
     assert torch.equal(augment(augmentation, image), first)
-    assert torch.equal(augment(Augmentation(Photometric(**part)), image), first)
+    assert torch.equal(augment(Augmentation(**part), image), first)
 
 
 def test_brightness_keeps_within_its_limit():
     image = torch.full((3, 8, 8), 100, dtype=torch.uint8)
-    augmentation = Augmentation(Photometric(brightness=0.1))
+    augmentation = Augmentation(brightness=0.1)
     shifts = [float(augment(augmentation, image, index).float().mean()) - 100 for index in range(60)]
     assert max(abs(shift) for shift in shifts) <= 0.1 * 255 + 1
     assert min(shifts) < -10
     assert max(shifts) > 10
 
 
-def test_nothing_moves():
-    """A geometric change would make "left" and "upper" false: the bright half stays where it is."""
+def test_light_moves_nothing():
+    """The bright half stays where it is, and so does the mask."""
     array = np.zeros((32, 32, 3), dtype=np.uint8)
     array[:, :16] = 200
     image = torch.from_numpy(array).permute(2, 0, 1)
-    augmentation = Augmentation(Photometric(brightness=0.1, contrast=0.1, blur=1.0, noise=0.05))
+    augmentation = Augmentation(brightness=0.1, contrast=0.1, blur=1.0, noise=0.05)
     for index in range(20):
         result = augment(augmentation, image, index).float()
         assert result[:, :, :14].mean() > result[:, :, 18:].mean() + 60
 
 
 def test_off_by_default():
-    assert not Photometric().active
-    assert Photometric(blur=0.5).active
+    assert not Augmentation().active
+    assert not Augmentation(top="at the top").active
+    for name in ("horizontal_flip", "vertical_flip", "rotation", "occlusion", *(next(iter(part)) for part in PARTS)):
+        assert Augmentation(**{name: 0.1}).active
 
 
-@pytest.mark.parametrize("part", [{"brightness": 0.31}, {"contrast": -0.1}, {"blur": 4.0}, {"noise": 0.5}])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"brightness": 0.31},
+        {"contrast": -0.1},
+        {"blur": 4.0},
+        {"noise": 0.5},
+        {"hue": 0.11},
+        {"saturation": 0.6},
+        {"horizontal_flip": 1.1},
+        {"vertical_flip": -0.5},
+        {"rotation": 2.0},
+        {"occlusion": float("nan")},
+    ],
+)
 def test_strengths_out_of_range(part):
     name = next(iter(part))
-    with pytest.raises(S4ecaError, match=rf"data\.photometric\.{name}=.*choose a value from 0 to"):
-        Photometric(**part)
+    with pytest.raises(S4ecaError, match=rf"data\.augmentation\.{name}=.*choose a value from 0 to"):
+        Augmentation(**part)
 
 
 def test_albumentationsx_is_refused(monkeypatch):
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.1" if name == "albumentationsx" else real(name))
     with pytest.raises(S4ecaError, match="pip uninstall albumentationsx"):
-        Augmentation(Photometric(blur=1.0))
+        Augmentation(blur=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "on"),
+    [
+        ("none", set()),
+        ("photometric", {"brightness", "contrast", "hue", "saturation", "blur", "noise"}),
+        ("geometric", {"horizontal_flip", "vertical_flip", "rotation"}),
+        ("rmsin", {"occlusion"}),
+    ],
+)
+def test_configs(name, on):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = OmegaConf.to_container(compose(f"augmentation/{name}").data.augmentation)
+    augmentation = instantiate(node, "data.augmentation")
+    assert isinstance(augmentation, Augmentation)
+    assert {key for key, value in asdict(augmentation).items() if value and key != "top"} == on
+    assert set(node) == {"_target_", *asdict(augmentation)}  # so that each key can be set without a plus sign
+    assert augmentation.active == bool(on)
+
+
+def test_unknown_name_of_the_upper_edge():
+    with pytest.raises(S4ecaError, match=r"data\.augmentation\.top='in the sky'.*on the top, at the top"):
+        Augmentation(top="in the sky")
+
+
+def test_it_travels_to_workers():
+    augmentation = Augmentation(**ALL_TURNS, noise=0.1, occlusion=0.5)
+    image = torch.from_numpy(picture(1, 32, 32)).permute(2, 0, 1)
+    arguments = (image, image[0] > 99, "A ship on the left", 3, 1, 4)
+    first = augmentation(*arguments)
+    copy = pickle.loads(pickle.dumps(augmentation))
+    assert copy == augmentation
+    second = copy(*arguments)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert first[2] == second[2]
+
+
+def test_hue_keeps_within_its_limit():
+    """A pure colour's hue is known, and so is how far it may go on the circle."""
+    image = torch.tensor([40, 200, 40], dtype=torch.uint8)[:, None, None].expand(3, 8, 8)
+    augmentation = Augmentation(hue=0.05)
+    hues = []
+    for index in range(60):
+        red, green, blue = (augment(augmentation, image, index).float().mean(dim=(1, 2)) / 255).tolist()
+        hues.append(colorsys.rgb_to_hsv(red, green, blue)[0] - 1 / 3)
+    assert max(abs(hue) for hue in hues) < 0.05 + 0.01  # OpenCV has 180 hues
+    assert min(hues) < -0.03
+    assert max(hues) > 0.03
+
+
+@pytest.mark.parametrize("part", [{"hue": 0.1}, {"saturation": 0.5}, {"hue": 0.1, "saturation": 0.5}])
+def test_a_colour_that_is_named_is_left_alone(part):
+    image = torch.from_numpy(picture(1)).permute(2, 0, 1)
+    augmentation = Augmentation(**part)
+    named = "The red ship;A Gray dam.;A light-blue tank;The ship is darker than the dam;a reddish roof;The grey road"
+    for number, expression in enumerate(
+        f"{named};The cyan field;A ship of the same colour;The multi-colored roof".split(";")
+    ):
+        assert torch.equal(augment(augmentation, image, number, expression), image)
+    for number, expression in enumerate(
+        ["The ship", "A large oval stadium", "A tiny dam on the right", "A greenhouse"]
+    ):
+        assert not torch.equal(augment(augmentation, image, number, expression), image)
+
+
+def test_the_other_parts_change_an_image_whose_colour_is_named():
+    image = torch.from_numpy(picture(1)).permute(2, 0, 1)
+    both, alone = Augmentation(hue=0.1, noise=0.1), Augmentation(hue=0.1)
+    assert not torch.equal(augment(both, image, 0, "The red ship"), image)
+    assert torch.equal(augment(alone, image, 0, "The red ship"), image)
+
+
+def test_all_eight_turns_are_equally_likely():
+    counts, words = drawn_turns(Augmentation(**ALL_TURNS), "The ship", 800)
+    assert set(counts) == set(TURNED)
+    assert all(abs(count - 100) < 4 * np.sqrt(800 / 8 * 7 / 8) for count in counts.values())
+    assert all(texts == {"The ship"} for texts in words.values())
+
+
+@pytest.mark.parametrize(
+    ("part", "share"),
+    [
+        ({"horizontal_flip": 0.3}, {"left to right": 0.3, "as it was": 0.7}),
+        ({"vertical_flip": 1.0}, {"upside down": 1.0}),
+        ({"rotation": 0.6}, {"by 90": 0.2, "by 180": 0.2, "by 270": 0.2, "as it was": 0.4}),
+        ({"horizontal_flip": 1.0, "vertical_flip": 1.0}, {"by 180": 1.0}),
+        ({"horizontal_flip": 1.0, "rotation": 1.0}, {"upside down": 1 / 3, "diagonal": 1 / 3, "other diagonal": 1 / 3}),
+    ],
+)
+def test_probabilities(part, share):
+    counts, _ = drawn_turns(Augmentation(**part), "The ship", 400)
+    assert set(counts) == set(share)
+    for name, expected in share.items():
+        assert counts[name] / 400 == pytest.approx(expected, abs=0.1)
+
+
+def test_image_mask_and_words_of_each_turn():
+    _, words = drawn_turns(Augmentation(**ALL_TURNS), "The ship above the dam on the left", 200)
+    assert words == {
+        "as it was": {"The ship above the dam on the left"},
+        "left to right": {"The ship above the dam on the right"},
+        "upside down": {"The ship below the dam on the left"},
+        "by 90": {"The ship on the left of the dam at the bottom"},
+        "by 180": {"The ship below the dam on the right"},
+        "by 270": {"The ship on the right of the dam on the top"},
+        "diagonal": {"The ship on the left of the dam on the top"},
+        "other diagonal": {"The ship on the right of the dam at the bottom"},
+    }
+
+
+def test_only_turns_that_the_words_allow():
+    """The chances of those that are left keep their proportions."""
+    augmentation = Augmentation(**ALL_TURNS)
+    counts, words = drawn_turns(augmentation, "The ship on the far right", 400)
+    assert set(counts) == {"as it was", "left to right", "upside down", "by 180"}
+    assert all(abs(count - 100) < 4 * np.sqrt(75) for count in counts.values())
+    assert words["by 180"] == words["left to right"] == {"The ship on the far left"}
+    assert set(drawn_turns(augmentation, "The ship right next to the dam", 50)[0]) == {"as it was", "upside down"}
+    assert set(drawn_turns(augmentation, "The vehicle turning left", 50)[0]) == {"as it was"}
+    # asked for always, and not allowed
+    assert set(drawn_turns(Augmentation(horizontal_flip=1.0), "The vehicle turning left", 9)[0]) == {"as it was"}
+
+
+def test_turns_depend_on_seed_epoch_and_index():
+    image = torch.from_numpy(SQUARE).expand(3, 16, 16)
+    augmentation = Augmentation(**ALL_TURNS)
+    for position in range(3):
+        keys = [tuple(value if place == position else 2 for place in range(3)) for value in range(30)]
+        results = {augmentation(image, image[0] > 99, "", *key)[0].numpy().tobytes() for key in keys}
+        assert len(results) >= 6  # of eight
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 1000))
+def test_a_drawn_scene_is_augmented_as_a_whole(seed, index):
+    """Image, mask and words come out as if the scene's things had been turned and described again."""
+    scene, rng = scene_at(seed, "train", index)
+    picture, mask = draw_scene(scene, 64, rng)
+    image = torch.from_numpy(picture).permute(2, 0, 1)
+    augmentation = Augmentation(**ALL_TURNS, top="at the top")
+    turned, turned_mask, expression = augmentation(image, torch.from_numpy(mask), scene.expression, seed, 0, index)
+    name = turn_of(turned, image.numpy())
+    move, position = TURNED[name]
+    assert np.array_equal(turned_mask.numpy(), move(mask))
+    things = []
+    for thing in scene.things:
+        x, y = position(thing.x, thing.y)
+        things.append(replace(thing, x=x, y=y))
+    assert expression == express(things, scene.target, scene.description)
+    target = things[scene.target]
+    rows, columns = np.nonzero(turned_mask.numpy())
+    distance = np.hypot((columns + 0.5) / 64 - target.x, (rows + 0.5) / 64 - target.y)
+    assert distance.max() < target.radius + 1.5 / 64
+    # the originals are as they were
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), picture)
 
 
 def test_albumentations_is_not_imported_without_augmentation():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.metrics import ReferringMetrics, per_category, per_size, summarise, without_empty
+from s4eca.evaluation.metrics import ReferringMetrics, row, summarise, without_empty
 
 
 def rows_of(*pairs: tuple[int, int]) -> np.ndarray:
@@ -45,10 +45,19 @@ def brute_force(predictions: np.ndarray, truths: np.ndarray) -> dict[str, float]
         "oIoU": total_intersection / total_union if total_union else 0.0,
         "n": len(ious),
         "n_empty": sum(not truth.any() for truth in truths),
+        "n_no_target": 0,
+        "T-acc": sum(prediction.any() for prediction in predictions) / len(predictions),
     }
     for threshold in ("0.5", "0.6", "0.7", "0.8", "0.9"):
         scores[f"Pr@{threshold}"] = sum(iou >= float(threshold) for iou in ious) / len(ious)
     return scores
+
+
+def assert_same_scores(ours: dict, theirs: dict) -> None:
+    """Exactly the same, NaN being the same as NaN."""
+    assert ours.keys() == theirs.keys()
+    for protocol, scores in ours.items():
+        assert scores == pytest.approx(theirs[protocol], rel=0, abs=0, nan_ok=True)
 
 
 @settings(max_examples=40, deadline=None)
@@ -66,9 +75,10 @@ def test_scores_agree_with_brute_force_whatever_the_batches(seed, sizes, make_ba
     full = truths.any((1, 2))
     if full.any():
         nonempty = brute_force(predictions[full], truths[full])
-        del nonempty["n_empty"]
+        del nonempty["n_empty"], nonempty["n_no_target"], nonempty["T-acc"]
         expected |= {f"nonempty/{name}": value for name, value in nonempty.items()}
-        assert scores["lavt"].keys() == expected.keys()
+        assert scores["lavt"].keys() == expected.keys() | {"N-acc"}
+    assert math.isnan(scores["lavt"]["N-acc"])
     assert {name: scores["lavt"][name] for name in expected} == pytest.approx(expected)
     # at equal sizes the two protocols are one
     assert scores["original"] == pytest.approx(scores["lavt"], nan_ok=True)
@@ -78,9 +88,11 @@ def test_two_samples_by_hand(make_batch):
     """Truth 4 px, predicted 2 of them and 1 beside: I 2, U 5. Truth 2 px, both predicted: I 2, U 2."""
     truths = np.array([[[1, 1, 1], [1, 0, 0]], [[1, 0, 0], [1, 0, 0]]], dtype=bool)
     predictions = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [1, 0, 0]]], dtype=bool)
-    metric = ReferringMetrics(categories=["ship", "dam"])
-    metric.update(as_logits(predictions), make_batch(truths, index=[12, 7], categories=["dam", None]))
-    assert metric.rows("lavt").tolist() == [[7, 2, 2, 2, -1, 0], [12, 2, 5, 4, 1, 0]]
+    metric = ReferringMetrics()
+    metric.update(as_logits(predictions), make_batch(truths, index=[12, 7]))
+    rows, sizes = metric.gathered()
+    assert rows["lavt"].tolist() == [[7, 2, 2, 2, -1, 0], [12, 2, 5, 4, -1, 0]]
+    assert sizes.tolist() == [[7, 2, 3, 2], [12, 2, 3, 4]]
     scores = metric.compute()
     for protocol in ("lavt", "original"):
         assert scores[protocol]["mIoU"] == pytest.approx((2 / 5 + 1) / 2)
@@ -121,8 +133,14 @@ def test_a_sample_seen_twice_counts_once(make_batch):
     once.update(as_logits(predictions), make_batch(truths))
     again = [3, 0, 4, 1, 2, 3, 0]
     twice.update(as_logits(predictions[again]), make_batch(truths[again], index=again))
-    assert twice.compute() == once.compute()
-    assert (twice.rows("detris") == once.rows("detris")).all()
+    assert_same_scores(twice.compute(), once.compute())
+    for one, two in zip(
+        [once.gathered()[0]["detris"], once.gathered()[1]],
+        [twice.gathered()[0]["detris"], twice.gathered()[1]],
+        strict=True,
+    ):
+        assert (one == two).all()
+        assert len(one) == 5
 
 
 def test_gathered_states_of_two_processes_are_those_of_one(make_batch):
@@ -134,10 +152,10 @@ def test_gathered_states_of_two_processes_are_those_of_one(make_batch):
         metric = ReferringMetrics()
         metric.update(as_logits(predictions[index]), make_batch(truths[index], index=index))
         halves.append(metric)
-    for name in ("lavt", "original", "detris"):
-        state = f"rows_{name}"
+    for state in ("rows_lavt", "rows_original", "rows_detris", "truth_sizes"):
         setattr(halves[0], state, [torch.cat(getattr(half, state)) for half in halves])
-    assert halves[0].compute() == one.compute()
+    assert_same_scores(halves[0].compute(), one.compute())
+    assert halves[0].gathered()[1].tolist() == one.gathered()[1].tolist()
 
 
 def join(rank: int, folder: str, updates: list[tuple[torch.Tensor, Batch]]) -> None:
@@ -149,7 +167,8 @@ def join(rank: int, folder: str, updates: list[tuple[torch.Tensor, Batch]]) -> N
         metric = ReferringMetrics()
         for logits, batch in updates:
             metric.update(logits, batch)
-        torch.save([metric.compute(), torch.from_numpy(metric.rows("lavt"))], f"{folder}/{rank}.pt")
+        rows, sizes = metric.gathered()
+        torch.save([metric.compute(), torch.from_numpy(rows["lavt"]), torch.from_numpy(sizes)], f"{folder}/{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
 
@@ -158,7 +177,7 @@ def join(rank: int, folder: str, updates: list[tuple[torch.Tensor, Batch]]) -> N
 def test_a_process_without_samples_joins_the_gathering(make_batch, tmp_path):
     predictions, truths = random_case(5, 4)
     logits, batch = as_logits(predictions), make_batch(truths)
-    child = torch.multiprocessing.get_context("spawn").Process(target=join, args=(1, str(tmp_path), []))
+    child = torch.multiprocessing.get_context("fork").Process(target=join, args=(1, str(tmp_path), []))
     child.start()
     join(0, str(tmp_path), [(logits, batch)])
     child.join()
@@ -166,16 +185,20 @@ def test_a_process_without_samples_joins_the_gathering(make_batch, tmp_path):
     metric = ReferringMetrics()
     metric.update(logits, batch)
     for rank in range(2):
-        scores, rows = torch.load(tmp_path / f"{rank}.pt")
-        assert scores == metric.compute()
-        assert (rows.numpy() == metric.rows("lavt")).all()
+        scores, rows, sizes = torch.load(tmp_path / f"{rank}.pt")
+        assert_same_scores(scores, metric.compute())
+        assert rows.tolist() == metric.gathered()[0]["lavt"].tolist()
+        assert sizes.tolist() == metric.gathered()[1].tolist()
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 def test_no_samples_give_nan_and_zero_counts():
     scores = ReferringMetrics().compute()["original"]
-    assert scores["n"] == scores["n_empty"] == scores["nonempty/n"] == 0
-    assert all(math.isnan(value) for name, value in scores.items() if not name.endswith(("n", "n_empty")))
+    counts = {"n", "n_empty", "n_no_target", "nonempty/n"}
+    assert {scores[name] for name in counts} == {0}
+    assert all(math.isnan(value) for name, value in scores.items() if name not in counts)
+    rows, sizes = ReferringMetrics().gathered()
+    assert (rows["original"].shape, sizes.shape) == ((0, 6), (0, 4))
 
 
 def test_only_empty_unions_score_zero():
@@ -201,30 +224,70 @@ def test_rows_are_integers_without_gradient(make_batch):
     assert not metric.rows_original[0].requires_grad
 
 
-def test_per_category_groups_by_code_and_keeps_the_unnamed():
-    rows = rows_of((1, 2), (1, 1), (1, 4), (3, 4))
-    rows[:, 4] = [1, 0, 1, -1]
-    table = per_category(rows, "lavt", ["ship", "dam", "bridge"])
-    assert list(table) == ["ship", "dam", "(none)"]
-    assert {name: (scores.n, scores.miou) for name, scores in table.items()} == {
-        "ship": (1, 1.0),
-        "dam": (2, 0.375),
-        "(none)": (1, 0.75),
-    }
+def test_no_target_samples_are_scored_by_emptiness_alone(make_batch):
+    """Two targets (one predicted empty), three no-target samples (two predicted empty, one with 3 pixels)."""
+    truths, predictions = np.zeros((2, 5, 2, 3), bool)
+    truths[0], truths[1, 0, 0] = True, True
+    predictions[0, 0], predictions[3, 0] = True, True
+    metric = ReferringMetrics()
+    metric.update(as_logits(predictions), make_batch(truths, no_target=[False, False, True, True, True]))
+    for protocol, scores in metric.compute().items():
+        assert (scores["n"], scores["n_empty"], scores["n_no_target"]) == (2, 0, 3), protocol
+        assert scores["N-acc"] == pytest.approx(2 / 3)
+        assert scores["T-acc"] == 0.5
+        # I 3 of U 6, and I 0 of U 1: the false pixels of the no-target sample are in no union
+        assert scores["mIoU"] == pytest.approx(0.25, abs=1e-6)
+        assert scores["oIoU"] == pytest.approx(3 / 7)
+        assert scores["Pr@0.5"] == (0.0 if protocol == "detris" else 0.5)
+        assert scores["nonempty/n"] == 2
+        assert "nonempty/N-acc" not in scores
 
 
-def test_per_size_splits_at_coco_areas_and_leaves_empty_truths_out():
-    rows = rows_of(*[(1, 1)] * 6)
-    rows[:, 3] = [0, 1, 1023, 1024, 9215, 9216]
-    sizes = {name: scores.n for name, scores in per_size(rows, "original").items()}
-    assert sizes == {"small": 2, "medium": 2, "large": 1}
-    assert len(without_empty(rows)) == 5
+def test_an_empty_truth_is_a_target_unless_it_is_meant_to_be_empty(make_batch):
+    metric = ReferringMetrics(("lavt",))
+    metric.update(-torch.ones(2, 2, 2), make_batch(torch.zeros(2, 2, 2), no_target=[False, True]))
+    scores = metric.compute()["lavt"]
+    assert (scores["n"], scores["n_empty"], scores["n_no_target"]) == (1, 1, 1)
+    assert (scores["mIoU"], scores["N-acc"], scores["T-acc"]) == (0.0, 1.0, 0.0)
 
 
-def test_unlisted_categories_are_coded_as_none(make_batch):
-    metric = ReferringMetrics(("lavt",), categories=["ship"])
-    metric.update(torch.ones(2, 2, 2), make_batch(torch.ones(2, 2, 2), categories=["harbour", "ship"]))
-    assert metric.rows("lavt")[:, 4].tolist() == [-1, 0]
+def test_only_no_target_samples_leave_the_rest_undefined():
+    rows = rows_of((0, 0), (0, 4))
+    rows[:, 3], rows[:, 5] = 0, 1
+    scores = summarise(rows, "original")
+    assert (scores.n, scores.n_no_target, scores.n_accuracy) == (0, 2, 0.5)
+    assert all(math.isnan(value) for value in (scores.miou, scores.oiou, scores.t_accuracy, *scores.precision))
+
+
+def test_a_row_of_numpy_masks_is_that_of_the_metric(make_batch):
+    predictions, truths = random_case(8, 6)
+    metric = ReferringMetrics(("original",))
+    flags = [False, True, False, False, True, False]
+    metric.update(as_logits(predictions), make_batch(truths, no_target=flags))
+    rows = [row(i, *masks) for i, masks in enumerate(zip(predictions, truths, flags, strict=True))]
+    assert np.array_equal(np.stack(rows), metric.gathered()[0]["original"])
+    assert rows[0].dtype == np.int64
+
+
+@pytest.mark.parametrize("other", [np.zeros((1, 3), bool), np.zeros((2, 3), np.uint8)])
+def test_a_row_needs_bool_masks_of_equal_size(other):
+    # numpy would stretch the first over the truth, and combine the second bit by bit
+    with pytest.raises(ValueError, match="equal size and type bool"):
+        row(0, other, np.ones((2, 3), bool))
+
+
+def test_sizes_are_those_of_the_image_file_where_it_is_known(make_batch):
+    metric = ReferringMetrics(("lavt",))
+    truths = [torch.ones(8, 6), torch.zeros(3, 5)]
+    metric.update(torch.ones(2, 4, 4), make_batch(torch.ones(2, 4, 4), truths))
+    assert metric.gathered()[1].tolist() == [[0, 8, 6, 48], [1, 3, 5, 0]]
+    metric.update(torch.ones(1, 4, 4), make_batch(torch.ones(1, 4, 4), [], index=[2]))
+    assert metric.gathered()[1].tolist() == [[0, 8, 6, 48], [1, 3, 5, 0], [2, 4, 4, 16]]
+
+
+def test_rows_without_a_truth_are_left_out():
+    rows = rows_of((1, 1), (0, 0), (0, 3))
+    assert without_empty(rows)[:, 0].tolist() == [0, 2]
 
 
 def test_unknown_protocols_are_refused():

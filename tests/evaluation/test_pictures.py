@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from s4eca.evaluation.pictures import panel, save_panels
+from s4eca.evaluation.pictures import draw_tiles, panel, save_panels
 
 SHORT = "the ship"
 
@@ -91,3 +91,36 @@ def test_save_panels_writes_readable_files_up_to_the_limit(tmp_path, make_batch)
     expected = panel(batch.image[0], batch.expressions[0], truth, prediction, 1 / 3)
     assert np.array_equal(np.asarray(Image.open(paths[0])), np.asarray(expected))
     assert len(save_panels(tmp_path / "all", batch, logits, limit=10)) == 3
+
+
+def test_tiles_of_another_size_show_every_target():
+    image, truth, prediction = (
+        np.full((3, 800, 800), 100, np.uint8),
+        np.zeros((800, 800), bool),
+        np.zeros((800, 800), bool),
+    )
+    truth[401, 401] = prediction[100:200, 100:200] = True
+    tiles = draw_tiles(image, truth, prediction, (80, 80))
+    assert list(tiles) == ["image", "truth", "prediction", "error"]
+    assert {tile.size for tile in tiles.values()} == {(80, 80)}
+    changed = {name: (np.asarray(tile) != 100).any(-1) for name, tile in tiles.items()}
+    assert not changed["image"].any()
+    rows, columns = np.nonzero(changed["truth"])
+    # the pixel lies in the tile's pixel 40; two rings are drawn around it
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (38, 42, 38, 42)
+    assert changed["prediction"].sum() == 14**2
+    missed = changed["truth"] | changed["prediction"]
+    missed[40, 40] = changed["error"][40, 40]  # a hundredth of a tint may round to none
+    assert (changed["error"] == missed).all()
+    inside = np.asarray(tiles["prediction"])[15, 15].astype(int)
+    assert inside.tolist() == pytest.approx([100 + 0.45 * (value - 100) for value in (255, 176, 0)], abs=1.5)
+
+
+def test_a_half_covered_tile_pixel_is_tinted_by_half():
+    image, truth = np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8), bool)
+    truth[:, :5] = True
+    tile = np.asarray(draw_tiles(image, truth, truth, (4, 4))["truth"]).astype(int)[:, :, 1]
+    full, half = 220 * 0.45, 220 * 0.45 / 2
+    assert tile[:, 0].tolist() == pytest.approx([full] * 4, abs=1.5)
+    assert tile[:, 2].tolist() == pytest.approx([half] * 4, abs=1.5)
+    assert (tile[:, 3] == 220).all()  # the outline

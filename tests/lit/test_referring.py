@@ -1,12 +1,16 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.metrics import AREA, INTERSECTION, UNION
+from s4eca.evaluation.results import build_evaluation
+from s4eca.evaluation.summary import summarise_evaluation
 from s4eca.lit.referring import parameter_groups
-from tiny import tiny_inputs
+from tiny import shake, tiny_inputs
 from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
 
 
@@ -121,3 +125,40 @@ def test_warm_up_of_zero_starts_at_the_peak(tmp_path):
     fit(module, toy_data(tmp_path / "data"), trainer)
     assert rates == [0.25]
     assert math.isfinite(float(trainer.callback_metrics["train/loss"]))
+
+
+def test_rows_and_sizes_of_a_test_make_an_evaluation(tmp_path):
+    """Images of 80 pixels at an input of 64: everything but lavt is counted at the file's size."""
+    data = toy_data(tmp_path / "data", test=5, scene_size=80)
+    module = toy_module()
+    shake(module.segmenter, scale=0.3)
+    trainer = toy_trainer(tmp_path)
+    trainer.test(module, datamodule=data, verbose=False)
+    evaluation = build_evaluation({"split": "test"}, data.references("test"), module.rows, module.sizes)
+    areas = [int(reference.mask.decode().sum()) for reference in data.references("test")]
+    assert [sample.area for sample in evaluation.samples] == areas
+    assert {sample.size for sample in evaluation.samples} == {(80, 80)}
+    assert evaluation.rows["original"][:, AREA].tolist() == areas
+    assert evaluation.rows["lavt"][:, AREA].tolist() == [int(sample.mask.sum()) for sample in data.dataset("test")]
+    summary = summarise_evaluation(evaluation, replicates=0)
+    for protocol, scores in summary["protocols"].items():
+        assert scores == pytest.approx(module.scores[protocol], rel=0, abs=0, nan_ok=True)
+        assert float(trainer.callback_metrics[f"test/{protocol}/mIoU"]) == pytest.approx(scores["mIoU"], abs=1e-6)
+        assert f"test/{protocol}/N-acc" not in trainer.callback_metrics
+
+
+def test_no_target_samples_are_logged_by_their_accuracies(tmp_path):
+    data = toy_data(tmp_path / "data", test=4)
+    # the first two name nothing on purpose
+    flags = [True, True, False, False]
+    references = [replace(item, no_target=flag) for item, flag in zip(data.references("test"), flags, strict=True)]
+    data.replace("test", references)
+    module = toy_module()
+    trainer = toy_trainer(tmp_path)
+    trainer.test(module, datamodule=data, verbose=False)
+    rows = module.rows["original"]
+    predicted = (rows[:, UNION] - rows[:, AREA] + rows[:, INTERSECTION]) > 0
+    logged = trainer.callback_metrics
+    assert float(logged["test/original/N-acc"]) == np.mean(~predicted[:2])
+    assert float(logged["test/original/T-acc"]) == np.mean(predicted[2:])
+    assert (module.scores["original"]["n"], module.scores["original"]["n_no_target"]) == (2, 2)

@@ -26,7 +26,8 @@ RUN = [
     "data.scene_size=64",
     "data.batch_size=4",
     "data.num_workers=2",
-    "data.photometric={_target_: s4eca.data.Photometric, brightness: 0.2, noise: 0.05}",
+    "data.augmentation.brightness=0.2",
+    "data.augmentation.noise=0.05",
 ]
 
 

@@ -1,0 +1,80 @@
+"""Which image and mask files are there, and which of those that are there nothing asks for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
+from s4eca.data.audit.records import Listing, Record
+from s4eca.data.masks import FileMask
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Present:
+    """The files that can be opened.
+
+    Attributes:
+        images: positions of the records whose image is there.
+        masks: positions of the records whose mask is there: in the annotations, or as a file.
+        annotations_alone: no image is there at all, and its folder is absent or holds no other.
+    """
+
+    images: frozenset[int]
+    masks: frozenset[int]
+    annotations_alone: bool
+
+
+def check_files(records: Sequence[Record]) -> tuple[Present, list[Finding]]:
+    """Finds missing and unused files without opening any.
+
+    Where the images are left out altogether, their absence is a note; where some are there, a missing one is an error.
+    """
+    listing = Listing()
+    wanted = {i: record.image for i, record in enumerate(records) if record.image is not None}
+    there = frozenset(i for i, path in wanted.items() if listing.has(path))
+    folders = {path.parent for path in wanted.values()}
+    names = set(wanted.values())
+    others = [
+        folder / name
+        for folder in sorted(folders)
+        for name in sorted(listing.folder(folder))
+        if name.lower().endswith(_SUFFIXES) and folder / name not in names
+    ]
+    alone = bool(wanted) and not there and not others
+
+    findings = []
+    if alone:
+        looked = _few([str(folder) for folder in sorted(folders)])
+        text = f"no image is there (looked in {looked}): images are not checked"
+        findings.append(Finding(Severity.NOTE, "annotations-alone", text, len(set(wanted.values()))))
+    else:
+        missing = [i for i in wanted if i not in there]
+        text = "samples whose image file is missing"
+        if missing:
+            text += f" (the first: {wanted[missing[0]]})"
+        findings += on_records(Severity.ERROR, "missing-image", text, records, missing)
+        findings += on_names(
+            Severity.NOTE, "unused-image", "image files that no reference uses", [path.name for path in others]
+        )
+
+    masks, absent = set(), []
+    for i, record in enumerate(records):
+        if isinstance(record.mask, FileMask) and not listing.has(record.mask.path):
+            absent.append(i)
+        elif record.mask is not None:
+            masks.add(i)
+    if absent and alone and not masks:
+        findings.append(
+            Finding(Severity.NOTE, "no-masks", "mask files are not there either: masks are not checked", len(absent))
+        )
+    elif absent:
+        mask = records[absent[0]].mask
+        assert isinstance(mask, FileMask)
+        text = f"samples whose mask file is missing (the first: {mask.path})"
+        findings += on_records(Severity.ERROR, "missing-mask", text, records, absent)
+    return Present(there, frozenset(masks), alone), findings
+
+
+def _few(names: Sequence[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

@@ -1,0 +1,76 @@
+"""What an audit says: findings, each with a severity, a count and the samples it is about."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from s4eca.data.audit.records import Record
+
+
+class Severity(StrEnum):
+    """How much a finding matters; `s4eca.data.audit` says which finding has which."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        severity: error, warning or note.
+        code: a short fixed name, such as `empty-mask`.
+        text: what was found and what follows from it; it does not repeat the count.
+        count: how often.
+        names: ids of the samples, or names of the files, in the dataset's order.
+        records: positions of the samples in the audit's records, for drawing them; empty where no sample is meant.
+    """
+
+    severity: Severity
+    code: str
+    text: str
+    count: int
+    names: tuple[str, ...] = ()
+    records: tuple[int, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Returns the finding as JSON holds it."""
+        return {
+            "severity": self.severity.value,
+            "code": self.code,
+            "text": self.text,
+            "count": self.count,
+            "names": list(self.names),
+        }
+
+
+def on_records(
+    severity: Severity, code: str, text: str, records: Sequence[Record], positions: Iterable[int]
+) -> list[Finding]:
+    """Returns one finding about the records at `positions`, or none where there are no positions."""
+    found = tuple(positions)
+    if not found:
+        return []
+    return [Finding(severity, code, text, len(found), tuple(records[i].id for i in found), found)]
+
+
+def on_groups(
+    severity: Severity, code: str, text: str, records: Sequence[Record], groups: Sequence[Sequence[int]]
+) -> list[Finding]:
+    """Returns one finding that counts groups of records that belong together, such as copies of an image.
+
+    A group's name lists its members with their splits: `30001 (train) = 30094 (val)`.
+    """
+    if not groups:
+        return []
+    names = tuple(" = ".join(f"{records[i].id} ({records[i].split})" for i in group) for group in groups)
+    return [Finding(severity, code, text, len(groups), names, tuple(i for group in groups for i in group))]
+
+
+def on_names(severity: Severity, code: str, text: str, names: Iterable[str]) -> list[Finding]:
+    """Returns one finding about things that are no samples, such as files, or none where there are none."""
+    found = tuple(names)
+    return [Finding(severity, code, text, len(found), found)] if found else []

@@ -1,0 +1,57 @@
+"""The phrase files of RefSegRS and RISBench: a name and an expression on every line."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from s4eca.data.references import Reference
+from s4eca.errors import S4ecaError
+
+_FORBIDDEN = set('/\\<>:"|?*\0')
+
+
+def read_phrases(path: Path) -> list[tuple[int, str, str]]:
+    """Returns line number (from 1), name and expression of every line that is not blank.
+
+    Raises:
+        S4ecaError: the file is no UTF-8 text, or a line has no expression.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise S4ecaError(f"{path} cannot be read as text ({error}): unpack the archive again.") from error
+    phrases = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, _, expression = line.strip().partition(" ")
+        if not expression.strip():
+            raise S4ecaError(f"Line {number} of {path} has no expression ({line!r}): complete or remove it.")
+        phrases.append((number, name, expression.strip()))
+    return phrases
+
+
+def check_phrases(references: Mapping[str, Iterable[Reference]], title: str) -> None:
+    """Checks that phrase files and files named by id can hold the references of several splits.
+
+    Raises:
+        S4ecaError: one has no target or no expression, its expression goes over a line, or its id is no file name or
+            occurs in two splits.
+    """
+    seen: dict[str, str] = {}
+    for split, items in references.items():
+        for item in items:
+            where = f"{title} cannot hold reference {item.id!r} of the {split} split"
+            if item.no_target:
+                raise S4ecaError(f"{where}, which is marked as having no target: convert to jsonl or rrsis_d.")
+            if not item.expression or item.expression != item.expression.strip() or set(item.expression) & {"\n", "\r"}:
+                raise S4ecaError(
+                    f"{where}, whose expression {item.expression!r} is not one line of text: convert to jsonl."
+                )
+            if not item.id.strip(".") or item.id.split() != [item.id] or set(item.id) & _FORBIDDEN:
+                raise S4ecaError(f"{where}, because its id has to be a file name without spaces: convert to jsonl.")
+            if item.id in seen:
+                raise S4ecaError(
+                    f"{where}, because the {seen[item.id]} split has the same id and files are named by it:"
+                    " convert to jsonl."
+                )
+            seen[item.id] = split

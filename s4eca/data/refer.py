@@ -1,0 +1,196 @@
+"""Reader for every dataset in REFER's layout: RRSIS-D, RRSIS-HR, RIS-LAD, VDD-RIS, NWPU-Refer, RefCOCO and its kin."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from s4eca.data.checks import SPLITS, check_count, check_files, check_split, check_unique, published_counts
+from s4eca.data.collection import paused_collection
+from s4eca.data.datamodule import ReferringDataModule
+from s4eca.data.masks import EmptyMask, StoredMask
+from s4eca.data.refer_files import Instances, ReferEntry, read_instances, read_refer_entries
+from s4eca.data.refer_layout import Layout, find_layout
+from s4eca.data.references import MaskSource, Reference
+from s4eca.errors import S4ecaError
+
+# Published split sizes by dataset; RRSIS-D's stand in rrsis_d.py.
+REFER_COUNTS: dict[str, dict[str, int]] = {"rrsishr": {"train": 2_118, "val": 268, "test": 264}}
+
+
+def read_refer(
+    root: str | Path,
+    split: str,
+    strict_counts: bool = False,
+    dataset: str | None = None,
+    split_by: str | None = None,
+    refs: str | None = None,
+    instances: str | None = None,
+    images: str | None = None,
+    split_names: Mapping[str, str] | None = None,
+    expected: Mapping[str, int] | None = None,
+    need_files: bool = True,
+) -> list[Reference]:
+    """Reads one split in the order of the refs file.
+
+    Every sentence is a reference. Its id is the `ref_id`, followed by `_0`, `_1`, … where an entry has several
+    sentences. Its mask is the union of the entry's annotations; an entry that is marked `no_target`, or whose `ann_id`
+    is -1 or an empty list, names nothing and has an empty mask of the image's size.
+
+    Args:
+        root: the folder with `DATASET/` and `images/`, or one above `refer/data`.
+        split: `train`, `val` or `test`.
+        strict_counts: a split size other than the published one is an error instead of a warning.
+        dataset: name of the folders, such as `rrsishr`; None where there is one only.
+        split_by: the name in brackets of `refs(unc).p`; None where there is one only.
+        refs: name of the refs file where it is another, such as `refs_llama(uow).p`.
+        instances: name of the annotation file where it is neither `instances.json` nor `new_instances.json`.
+        images: image folder below the root, where it is in none of the usual places.
+        split_names: what the splits are called in the refs file where that differs, such as `{"test": "testA"}`.
+        expected: published split sizes; those known for the dataset where it is None.
+        need_files: False to read the annotations without their images.
+
+    Raises:
+        S4ecaError: files are missing, damaged or hold something else than the layout promises.
+    """
+    check_split(split)
+    layout = find_layout(root, dataset, split_by, refs, instances, images, need_files)
+    expected = published_counts(dataset or layout.refs.parent.name, REFER_COUNTS, expected, strict_counts)
+    references = read_layout(layout, (split,), split_names)[split]
+    check_references(references, split, layout, f"the REFER dataset in {root}", expected, strict_counts, need_files)
+    return references
+
+
+def read_layout(
+    layout: Layout, splits: Sequence[str] = SPLITS, split_names: Mapping[str, str] | None = None
+) -> dict[str, list[Reference]]:
+    """Parses the annotation files once and returns the references of several splits; no image is looked for.
+
+    Raises:
+        S4ecaError: a file is damaged, an entry points to nothing, or one without a target has a mask.
+    """
+    wanted = {(split_names or {}).get(split, split): split for split in splits}
+    references: dict[str, list[Reference]] = {split: [] for split in splits}
+    with paused_collection():
+        instances = read_instances(layout.instances, layout.images)
+        entries = read_refer_entries(layout.refs)
+        _check_segmentations(entries, instances, layout)
+        for entry in entries:
+            if entry.split in wanted:
+                split = wanted[entry.split]
+                references[split] += _references(entry, split, layout, instances)
+    return references
+
+
+def _check_segmentations(entries: Sequence[ReferEntry], instances: Instances, layout: Layout) -> None:
+    """Raises `S4ecaError` where an annotation has no mask, unless its expressions are marked as having no target."""
+    marked = {id for entry in entries if entry.no_target for id in entry.annotations}
+    marked -= {id for entry in entries if not entry.no_target for id in entry.annotations}
+    for id, annotation in instances.annotations.items():
+        if annotation.empty and id not in marked:
+            raise S4ecaError(f"Annotation {id} of {layout.instances} has no segmentation: download the file again.")
+
+
+def _references(entry: ReferEntry, split: str, layout: Layout, instances: Instances) -> list[Reference]:
+    image = instances.images.get(entry.image_id)
+    missing = [id for id in entry.annotations if id not in instances.annotations and not entry.no_target]
+    if image is None or missing:
+        raise S4ecaError(
+            f"Reference {entry.ref_id} of {layout.refs} points to annotation {missing[0] if missing else entry.ann_id}"
+            f" of image {entry.image_id}, which {layout.instances} lacks: take both files from the same download."
+        )
+    annotations = [instances.annotations[id] for id in entry.annotations if id in instances.annotations]
+    spans = tuple(number for annotation in annotations if not annotation.empty for number in annotation.span)
+    ids = {annotation.category_id for annotation in annotations} - {None} or {entry.category_id}
+    category = instances.categories.get(ids.pop()) if len(ids) == 1 else None
+    base = str(entry.ref_id) if entry.id is None else entry.id
+    references = []
+    for position, sentence in enumerate(entry.sentences):
+        id = base if len(entry.sentences) == 1 else f"{base}_{position}"
+        mask: MaskSource = EmptyMask(image.path, image.size, id)
+        if spans:
+            mask = StoredMask(instances.file, spans, image.size, id)
+            if entry.no_target and mask.covers():
+                raise S4ecaError(
+                    f"Reference {id} of {layout.refs} is marked no_target and its mask in {layout.instances} is not"
+                    " empty: mend one of the two."
+                )
+        references.append(Reference(id, image.path, sentence, split, category, mask, entry.no_target))
+    return references
+
+
+def check_references(
+    references: list[Reference],
+    split: str,
+    layout: Layout,
+    title: str,
+    expected: Mapping[str, int],
+    strict_counts: bool = False,
+    need_files: bool = True,
+) -> None:
+    """Checks ids, image files and the size of a split.
+
+    Raises:
+        S4ecaError: an id occurs twice, images are missing, the split is empty, or has another size than `expected` and
+            `strict_counts` is set.
+    """
+    check_unique(references, layout.refs)
+    if need_files:
+        check_files(references, [reference.image for reference in references])
+    check_count(title, split, len(references), expected, strict_counts)
+
+
+class ReferDataModule(ReferringDataModule):
+    """Any dataset in REFER's layout; the annotation files are parsed once for the three splits.
+
+    Args:
+        dataset: see `read_refer`; likewise `split_by`, `refs`, `instances`, `images` and `split_names`.
+        split_by: see `read_refer`.
+        refs: see `read_refer`.
+        instances: see `read_refer`.
+        images: see `read_refer`.
+        split_names: see `read_refer`.
+        expected: see `read_refer`.
+        options: as for `ReferringDataModule`.
+    """
+
+    name = "refer"
+
+    def __init__(
+        self,
+        *,
+        dataset: str | None = None,
+        split_by: str | None = None,
+        refs: str | None = None,
+        instances: str | None = None,
+        images: str | None = None,
+        split_names: Mapping[str, str] | None = None,
+        expected: Mapping[str, int] | None = None,
+        max_tokens: int = 22,
+        **options: Any,
+    ) -> None:
+        super().__init__(max_tokens=max_tokens, **options)
+        self.name = dataset or self.name
+        self.places = (dataset, split_by, refs, instances, images)
+        self.split_names = split_names
+        self.expected = expected
+        self._ahead: dict[str, list[Reference]] = {}
+
+    def layout(self) -> Layout:
+        """Returns where the files are."""
+        return find_layout(self.root, *self.places)
+
+    def counts(self, layout: Layout) -> Mapping[str, int]:
+        """Returns the split sizes to compare with."""
+        dataset = self.places[0] or layout.refs.parent.name
+        return published_counts(dataset, REFER_COUNTS, self.expected, self.strict_counts)
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split, see `read_refer`."""
+        layout = self.layout()
+        expected = self.counts(layout)
+        if split not in self._ahead:
+            self._ahead = read_layout(layout, SPLITS, self.split_names)
+        references = self._ahead.pop(split)
+        title = f"{self.name} in {self.root}"
+        check_references(references, split, layout, title, expected, self.strict_counts)
+        return references

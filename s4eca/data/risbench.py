@@ -1,0 +1,159 @@
+"""Reader for RISBench (CroBIM, arXiv:2410.08613)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from s4eca.data.checks import check_count, check_files, check_split, check_unique, unique_ids
+from s4eca.data.datamodule import ReferringDataModule
+from s4eca.data.masks import FileMask
+from s4eca.data.phrases import check_phrases, read_phrases
+from s4eca.data.refer_layout import check_root
+from s4eca.data.references import Reference
+from s4eca.data.writing import References, flatten, place_as, save_grid
+from s4eca.errors import S4ecaError
+
+# The sum, 52,472, is the published one; how it splits is what users of the dataset report.
+RISBENCH_COUNTS = {"train": 26_300, "val": 10_013, "test": 16_159}
+
+_BASES = ("", "RISBench_dataset", "RISBench", "RISBench/RISBench_dataset")
+# The release, then names that some users have given its folders.
+_FOLDERS = (("img_rgb", "mask"), ("images", "masks"))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The three places one split of RISBench is read from."""
+
+    images: Path
+    masks: Path
+    phrases: Path
+
+
+def read_risbench(
+    root: str | Path,
+    split: str,
+    strict_counts: bool = False,
+    threshold: int = 0,
+    expected: Mapping[str, int] = RISBENCH_COUNTS,
+    need_files: bool = True,
+) -> list[Reference]:
+    """Reads one split in the order of its phrase file.
+
+    A line is `<name.png> sentence`, with or without the angle brackets; image and mask have that name. The id is the
+    name without its ending; where several lines share an image, the second is `NAME_1`, the third `NAME_2`, and so on.
+    The files name no category.
+
+    Args:
+        root: the folder with `img_rgb/` and `mask/`, or one above it.
+        split: `train`, `val` or `test`.
+        strict_counts: a split size other than the published one is an error instead of a warning.
+        threshold: a pixel belongs to the mask when its grey value is above it.
+        expected: published split sizes.
+        need_files: False to read the phrases without images and masks.
+
+    Raises:
+        S4ecaError: files are missing, or a line has no file name or no expression.
+    """
+    check_split(split)
+    layout = find_layout(root, split, need_files)
+    names, expressions = [], []
+    for number, text, expression in read_phrases(layout.phrases):
+        name = text.removeprefix("<").removesuffix(">")
+        if not Path(name).suffix or Path(name).name != name:
+            raise S4ecaError(
+                f"Line {number} of {layout.phrases} does not begin with the name of an image file ({text!r}):"
+                " complete or remove it."
+            )
+        names.append(name)
+        expressions.append(expression)
+    ids = unique_ids([Path(name).stem for name in names])
+    references = [
+        Reference(id, layout.images / name, expression, split, None, FileMask(layout.masks / name, threshold, id))
+        for id, name, expression in zip(ids, names, expressions, strict=True)
+    ]
+    check_unique(references, layout.phrases)
+    if need_files:
+        check_files(references, [reference.image for reference in references])
+        check_files(references, [layout.masks / reference.image.name for reference in references])
+    check_count(f"RISBench in {root}", split, len(references), expected, strict_counts)
+    return references
+
+
+def find_layout(root: str | Path, split: str, need_files: bool = True) -> Layout:
+    """Finds the folders and the phrase file of `split` below `root`; with `need_files=False` the file will do.
+
+    Raises:
+        S4ecaError: something is missing; the message says where it was looked for.
+    """
+    root = check_root(root, "RISBench")
+    lacking = []
+    for base in (root / name for name in _BASES):
+        phrases = base / f"output_phrase_{split}.txt"
+        for images, masks in _FOLDERS:
+            there = (base / images).is_dir() and (base / masks).is_dir()
+            if phrases.is_file() and (there or not need_files):
+                return Layout(base / images, base / masks, phrases)
+        if base.is_dir():
+            missing = [] if phrases.is_file() else [phrases.name]
+            missing += [name for name in _FOLDERS[0] if not (base / name).is_dir()]
+            lacking.append(f"{', '.join(missing)} in {base}")
+        else:
+            lacking.append(str(base))
+    raise S4ecaError(
+        f"RISBench is not complete in {root}: not found {'; '.join(lacking)}; see data/README.md for the layout."
+    )
+
+
+def check_risbench(references: References) -> None:
+    """Raises `S4ecaError` unless RISBench's layout can hold the references: it names no categories."""
+    check_phrases(references, "RISBench")
+    for item in flatten(references):
+        if item.category is not None:
+            raise S4ecaError(
+                f"RISBench cannot hold the category {item.category!r} of reference {item.id!r}, since its files name"
+                " none: convert to jsonl or rrsis_d."
+            )
+
+
+def write_risbench(references: References, out: Path, images: str) -> None:
+    """Writes references that `check_risbench` has passed into an empty folder.
+
+    Every reference gets an image and a mask of its own, `ID.png`.
+
+    Args:
+        references: by split.
+        out: the folder.
+        images: `link` or `copy`; images that are no PNG are written anew.
+    """
+    for folder in _FOLDERS[0]:
+        (out / folder).mkdir()
+    for split, items in references.items():
+        lines = [f"{item.id}.png {item.expression}\n" for item in items]
+        (out / f"output_phrase_{split}.txt").write_text("".join(lines), encoding="utf-8", newline="")
+        for item in items:
+            place_as(item.image, out / "img_rgb" / f"{item.id}.png", images, item.id)
+            save_grid(Image.fromarray(item.mask.decode().astype(np.uint8) * 255), out / "mask" / f"{item.id}.png")
+
+
+class RISBenchDataModule(ReferringDataModule):
+    """RISBench; its sentences are long, and DiCoR gives them 50 tokens.
+
+    Args:
+        threshold: see `read_risbench`.
+        options: as for `ReferringDataModule`.
+    """
+
+    name = "risbench"
+
+    def __init__(self, *, threshold: int = 0, max_tokens: int = 50, **options: Any) -> None:
+        super().__init__(max_tokens=max_tokens, **options)
+        self.threshold = threshold
+
+    def read(self, split: str) -> list[Reference]:
+        """Returns the references of a split, see `read_risbench`."""
+        return read_risbench(self.root, split, self.strict_counts, self.threshold)

@@ -1,0 +1,144 @@
+"""Predictions as COCO run lengths in one JSON file: `{id: {"size": [H, W], "counts": "…"}}`."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from s4eca.data.masks import RleMask, encode_mask
+from s4eca.errors import S4ecaError
+from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, first
+
+
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    """Returns a bool mask (H, W) as COCO RLE: `size` is [H, W], `counts` the compressed runs as text."""
+    return encode_mask(mask)
+
+
+def decode(rle: dict[str, Any]) -> np.ndarray:
+    """Returns COCO RLE, its counts compressed or a list of run lengths, as a bool mask (H, W).
+
+    Raises:
+        S4ecaError: it is no RLE, or its runs do not add up to its size.
+    """
+    try:
+        return _decode(rle)
+    except ValueError as error:
+        raise S4ecaError(f"The RLE cannot be decoded, {error}: encode the mask again.") from error
+
+
+class RleFile(Predictions):
+    """Reads a JSON file of COCO RLEs; the text of all masks is held, decoded masks are not.
+
+    Raises:
+        S4ecaError: the file is no whole JSON, repeats an id, or holds something else than RLEs by id.
+    """
+
+    format = "rle"
+
+    def __init__(self, path: Path) -> None:
+        self._rles = _read(path)
+        super().__init__(path, self._rles)
+
+    def size(self, id: str) -> tuple[int, int]:
+        """Returns (height, width) as the entry states them."""
+        height, width = self._rles[id]["size"]
+        return height, width
+
+    def mask(self, id: str) -> np.ndarray:
+        """Returns a bool array (H, W), see `Predictions.mask`."""
+        try:
+            return _decode(self._rles[id])
+        except ValueError as error:
+            raise MaskError(id, str(error), self.path) from error
+
+
+class RleWriter(PredictionWriter):
+    """Writes a JSON file of COCO RLEs, one line per mask."""
+
+    _stream: IO[str]
+
+    def _start(self) -> None:
+        self._refuse_folder()
+        self._stream = self._partial.open("w", encoding="utf-8", newline="\n")
+
+    def _write(self, id: str, mask: np.ndarray) -> None:
+        before = ",\n" if self._written else "{\n"
+        self._stream.write(f"{before}{json.dumps(id)}: {json.dumps(encode(mask))}")
+
+    def _finish(self) -> None:
+        self._stream.write("\n}\n" if self._written else "{}\n")
+        self._stream.close()
+        self._partial.replace(self.path)
+
+    def _drop(self) -> None:
+        try:
+            if hasattr(self, "_stream"):
+                self._stream.close()
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    repeated: Counter[str] = Counter()
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) != len(pairs):
+            repeated.update(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return content
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except (OSError, ValueError, RecursionError) as error:
+        raise S4ecaError(f"{path} cannot be read as JSON ({error}): write or copy the whole file again.") from error
+    if repeated:
+        raise S4ecaError(
+            f"{path} has {len(repeated):,} keys more than once ({first(list(repeated))}): keep one mask for each id."
+        )
+    if not isinstance(content, dict):
+        raise S4ecaError(
+            f'{path} holds a JSON {type(content).__name__} where {{id: {{"size": [H, W], "counts": "…"}}}} is expected:'
+            " write one RLE under each id."
+        )
+    defects = [(id, reason) for id, rle in content.items() if (reason := _defect(rle)) is not None]
+    if defects:
+        raise S4ecaError(
+            f"{len(defects):,} of {len(content):,} entries of {path} are no COCO RLE"
+            f" ({first([f'{id}: {reason}' for id, reason in defects])}):"
+            ' write {"size": [H, W], "counts": "…"} under each id.'
+        )
+    return content
+
+
+def _decode(rle: dict[str, Any]) -> np.ndarray:
+    """As `decode`; raises `ValueError` with half a sentence."""
+    reason = _defect(rle)
+    if reason is not None:
+        raise ValueError(reason)
+    try:
+        return RleMask([rle]).decode()
+    except S4ecaError as error:  # its sentence speaks of annotations; the cause says what is wrong
+        raise ValueError(str(error.__cause__)) from error
+
+
+def _defect(rle: Any) -> str | None:
+    """Returns what is wrong with the structure of an RLE; its runs are checked when it is decoded."""
+    if not isinstance(rle, dict):
+        return f"it is a {type(rle).__name__} and no object with size and counts"
+    for key in ("size", "counts"):
+        if key not in rle:
+            return f"it has no {key}"
+    size, counts = rle["size"], rle["counts"]
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        return "its size is not [height, width] in whole pixels"
+    if isinstance(counts, list):
+        if not all(type(run) is int and run >= 0 for run in counts):
+            return "its counts are not whole numbers of pixels"
+        if sum(counts) != size[0] * size[1]:
+            return f"its counts do not add up to {size[0]}x{size[1]} pixels"
+    elif not isinstance(counts, str):
+        return "its counts are neither text nor a list"
+    return None

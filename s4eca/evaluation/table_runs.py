@@ -1,0 +1,170 @@
+"""Evaluations on disk for a table: finding `metrics.json`, reading it, and telling which differ by their seed alone."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s4eca.errors import S4ecaError
+from s4eca.evaluation.published import SCORES
+
+METRICS = "metrics.json"
+SAME = (
+    *("name", "tuning", "expressions", "shuffled", "checkpoint", "image_size", "resize", "max_tokens", "precision"),
+    *("selected_by", "trained_on", "learned_parameters", "data", "at"),
+)
+"""Entries of `about` in which evaluations must agree to be taken for seeds of one another."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation.
+
+    Attributes:
+        path: its `metrics.json`.
+        about: what was evaluated; holds `dataset` and `split`.
+        protocols: scores as fractions and counts by protocol, None where a score has no value.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+    protocols: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name as in `data=…`."""
+        return str(self.about["dataset"])
+
+    @property
+    def split(self) -> str:
+        """`train`, `val` or `test`."""
+        return str(self.about["split"])
+
+    @property
+    def name(self) -> str:
+        """The run's name, or that of its file or folder where `about` has none."""
+        fallback = self.path.parent.name if self.path.name == METRICS else self.path.stem
+        return " ".join(str(self.about.get("name") or fallback or self.path).split())
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether the images were given other samples' expressions."""
+        seed = self.about.get("shuffled")
+        # a seed of 0 shuffles, too
+        return self.about.get("expressions", "real") != "real" or not (seed is None or seed is False)
+
+    def approximated(self, protocol: str) -> str | None:
+        """Says what stands for a protocol where masks that others made cannot be scored exactly by it."""
+        notes = self.about.get("notes")
+        exact = {"input": "lavt", "original": "original"}.get(str(self.about.get("at"))) == protocol
+        return str(notes[protocol]) if isinstance(notes, dict) and protocol in notes and not exact else None
+
+
+def find_runs(given: Sequence[Path]) -> list[Run]:
+    """Reads evaluations.
+
+    Args:
+        given: files as `s4eca score --out` and `eval.py` write them, folders that hold `metrics.json`, or run folders,
+            whose `eval/*/metrics.json` are taken; what is given twice is taken once.
+
+    Raises:
+        S4ecaError: a path that does not exist, a folder without an evaluation, or a file that is not an evaluation's.
+    """
+    files: dict[Path, Path] = {}
+    for path in given:
+        for file in _files(path):
+            files.setdefault(file.resolve(), file)
+    return [read_run(file) for file in files.values()]
+
+
+def read_run(file: Path) -> Run:
+    """Reads one `metrics.json`.
+
+    Raises:
+        S4ecaError: damaged JSON, no `about` with dataset and split, or a protocol with a missing or impossible score.
+    """
+    again = "evaluate again with eval.py or `s4eca score`"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise S4ecaError(f"{file} cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise S4ecaError(f"{file} is damaged, it is not JSON ({error}): {again}.") from error
+    about, protocols = (content.get(key) if isinstance(content, dict) else None for key in ("about", "protocols"))
+    if not isinstance(about, dict) or not all(isinstance(about.get(key), str) for key in ("dataset", "split")):
+        raise S4ecaError(f"{file} does not say which dataset and split it is of ('about'): {again}.")
+    if not isinstance(protocols, dict) or not protocols:
+        raise S4ecaError(f"{file} has no scores ('protocols'): {again}.")
+    for protocol, values in protocols.items():
+        problem = _problem(values)
+        if problem:
+            raise S4ecaError(f"{file} is damaged, protocol {protocol} {problem}: {again}.")
+    return Run(file, about, protocols)
+
+
+def group_runs(runs: Sequence[Run], protocol: str) -> tuple[list[list[Run]], list[str]]:
+    """Puts evaluations together that differ by their seed alone.
+
+    They share dataset, split, the protocol's counts and every entry of `SAME`, and each has a seed of its own. Where a
+    seed is missing or occurs twice, nothing is put together: a deviation over them would say nothing about seeds.
+
+    Returns:
+        The groups in the order of their first member, and a sentence for each set that was left apart.
+    """
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        values = run.protocols[protocol]
+        counts = [values.get(key) for key in ("n", "n_empty", "n_no_target")]
+        key = [run.dataset, run.split, run.name, counts, *(run.about.get(entry) for entry in SAME[1:])]
+        alike.setdefault(json.dumps(key, sort_keys=True), []).append(run)
+    groups: list[list[Run]] = []
+    apart: list[str] = []
+    for members in alike.values():
+        seeds = [run.about.get("seed") for run in members]
+        if len(members) == 1 or (None not in seeds and max(Counter(seeds).values()) == 1):
+            groups.append(members)
+            continue
+        groups += [[run] for run in members]
+        listed = ", ".join("none" if seed is None else str(seed) for seed in seeds)
+        apart.append(
+            f"{members[0].name}: {len(members)} evaluations are shown each for itself, as their seeds are not all"
+            f" different ({listed})."
+        )
+    return groups, apart
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise S4ecaError(f"There is no {path}: give run folders, evaluation folders or files of `s4eca score --out`.")
+    if not path.is_dir():
+        return [path]
+    if (path / METRICS).is_file():
+        return [path / METRICS]
+    files = sorted(path.glob(f"eval/*/{METRICS}"))
+    if not files:
+        raise S4ecaError(
+            f"{path} holds neither {METRICS} nor eval/*/{METRICS}: evaluate its checkpoint first with eval.py."
+        )
+    return files
+
+
+def _problem(values: Any) -> str | None:
+    """Says what is wrong with a protocol's scores."""
+    if not isinstance(values, dict):
+        return "is not an object"
+    for name in SCORES:
+        if name not in values:
+            return f"lacks {name}"
+        value = values[name]
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            return f"has {name} = {value!r} instead of a fraction"
+    for name in ("n", "n_empty", "n_no_target"):
+        value = values.get(name, None if name == "n" else 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            return f"has {name} = {value!r} instead of a count"
+    return None

@@ -1,0 +1,119 @@
+"""How the report says things: numbers as the field prints them, facts about a run, what a protocol compares."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NOTHING = "\N{EN DASH}"
+
+_SIZES = {
+    "lavt": "compared at the network's input size, the truth resized to it with PIL's nearest",
+    "original": "compared at the original image's size, to which the logits are resized",
+    "detris": "compared at the original image's size, to which the probabilities are resized; above 0.35 is the mask",
+}
+_RULES = {
+    "lavt": "A hit at X is IoU ≥ X; IoU is I / U, 0 where the union is empty (LAVT, RMSIN).",
+    "original": "A hit at X is IoU ≥ X; IoU is I / U, 0 where the union is empty.",
+    "detris": "A hit at X is IoU > X, X in float32; IoU is I / (U + 1e-6) (CRIS, ETRIS, DETRIS).",
+}
+
+_TITLE = ("dataset", "split", "name", "command", "notes")
+_LABELS = {
+    "checkpoint": "Checkpoint",
+    "predictions": "Predictions",
+    "selected_by": "Checkpoint chosen by",
+    "expressions": "Expressions",
+    "shuffled": "Expressions shuffled",
+    "trained_on": "Trained on",
+    "tuning": "Tuning method",
+    "parameters": "Trainable parameters",
+    "learned_parameters": "Trainable parameters",
+    "method_share": "Method's share of the towers",
+    "seed": "Seed",
+    "image_size": "Image size",
+    "resize": "Resizing",
+    "max_tokens": "Tokens per expression",
+    "precision": "Precision",
+    "data": "Data fingerprint",
+    "versions": "Versions",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line about what was evaluated."""
+
+    label: str
+    value: str
+
+
+def percent(value: float | None) -> str:
+    """Returns a fraction in percent with two decimals; a dash where there is no value."""
+    return NOTHING if value is None or math.isnan(value) else f"{value * 100:.2f}"
+
+
+def count(value: float | None) -> str:
+    """Returns a count with thousands separators; a dash where there is no value."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
+def span(interval: Sequence[float | None] | None) -> str | None:
+    """Returns an interval of fractions as `LOW–HIGH` in percent, None where there is none."""
+    if interval is None or any(end is None or math.isnan(end) for end in interval):
+        return None
+    return "\N{EN DASH}".join(percent(end) for end in interval)
+
+
+def headline(about: Mapping[str, Any]) -> str:
+    """Returns dataset and split."""
+    return " ".join(str(about[key]) for key in ("dataset", "split") if about.get(key)) or "Evaluation"
+
+
+def list_facts(about: Mapping[str, Any]) -> list[Fact]:
+    """Returns what `about` holds beside title and command: known keys first, then all others under their own name."""
+    known = [key for key in _LABELS if key in about]
+    others = [key for key in about if key not in _LABELS and key not in _TITLE]
+    return [Fact(_LABELS.get(key, _spoken(key)), _value(about[key], key)) for key in [*known, *others]]
+
+
+def are_shuffled(about: Mapping[str, Any]) -> bool:
+    """Tells whether the network read other samples' expressions."""
+    expressions, shuffled = about.get("expressions"), about.get("shuffled")
+    return (isinstance(expressions, str) and "shuffled" in expressions) or (
+        shuffled is not None and shuffled is not False
+    )
+
+
+def explain(protocol: str, about: Mapping[str, Any]) -> str:
+    """Returns one line on what a protocol compares; `about["notes"]` says it for masks made elsewhere."""
+    stated = about.get("notes")
+    given = stated.get(protocol) if isinstance(stated, Mapping) else None
+    what = given or _SIZES.get(protocol, "")
+    what = what[:1].upper() + what[1:]
+    return " ".join(f"{part.rstrip('.')}." for part in (what, _RULES.get(protocol)) if part)
+
+
+def _spoken(key: str) -> str:
+    words = key.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def _value(value: Any, key: str = "") -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "method_share":
+        return f"{percent(value)} %"
+    if key == "image_size" and isinstance(value, int):
+        return f"{value} px"
+    if isinstance(value, int):
+        return str(value) if "seed" in key or key == "shuffled" else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_spoken(str(name)).lower()} {_value(item, str(name))}" for name, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_value(item) for item in value)
+    return str(value)
