@@ -18,8 +18,8 @@ from s4eca.cli.config import conf_dir
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.page import write_page
-from s4eca.evaluation.panels import Panel, choose_panels, save_panels
+from s4eca.evaluation.page.build import write_page
+from s4eca.evaluation.page.panels import Panel, choose_panels, save_panels
 from s4eca.evaluation.predictions import FORMATS, decode, open_writer
 from s4eca.evaluation.report import metrics_table, write_metrics
 from s4eca.evaluation.results import build_evaluation, write_samples
@@ -185,9 +185,7 @@ def _task(given: DictConfig) -> float | None:
         int(given.seed) if given.shuffle_expressions else None,
     )
     checkpoint = read_checkpoint(given.ckpt)
-    summary = evaluate(
-        merge(checkpoint.config, given), checkpoint, Path(given.out) if given.out else None, options
-    )
+    summary = evaluate(merge(checkpoint.config, given), checkpoint, Path(given.out) if given.out else None, options)
     return summary["protocols"][next(iter(summary["protocols"]))]["mIoU"]
 
 

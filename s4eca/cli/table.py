@@ -10,8 +10,8 @@ import typer
 from s4eca.errors import S4ecaError
 
 if TYPE_CHECKING:
-    from s4eca.evaluation.published import PublishedResult
-    from s4eca.evaluation.table_runs import Run
+    from s4eca.evaluation.tables.published import PublishedResult
+    from s4eca.evaluation.tables.runs import Run
 
 
 def table(
@@ -30,9 +30,9 @@ def table(
     ] = True,
 ) -> None:
     """Put runs beside published results, in percent, with marks where protocols differ or are not known."""
-    from s4eca.evaluation.table_formats import FORMATS
-    from s4eca.evaluation.table_runs import find_runs
-    from s4eca.evaluation.tables import build_tables
+    from s4eca.evaluation.tables.build import build_tables
+    from s4eca.evaluation.tables.formats import FORMATS
+    from s4eca.evaluation.tables.runs import find_runs
 
     if form not in FORMATS:
         raise S4ecaError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
@@ -62,7 +62,7 @@ def _choose_runs(runs: "Sequence[Run]", dataset: str | None, split: str | None) 
 
 def _choose_published(choice: str) -> "list[PublishedResult]":
     """Returns the published results that `--published` names; letter case and signs in a method's name do not count."""
-    from s4eca.evaluation.published import load_published
+    from s4eca.evaluation.tables.published import load_published
 
     if choice.strip().lower() == "none":
         return []
@@ -81,7 +81,7 @@ def _choose_published(choice: str) -> "list[PublishedResult]":
 
 
 def _score(name: str) -> str:
-    from s4eca.evaluation.published import SCORES
+    from s4eca.evaluation.tables.published import SCORES
 
     known = {score.lower(): score for score in SCORES} | {score.lower().replace("0.", "."): score for score in SCORES}
     return known.get(name.lower(), name)

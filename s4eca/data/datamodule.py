@@ -194,8 +194,8 @@ class ReferringDataModule(LightningDataModule):
         sampler = self._sampler(len(dataset), train=False)
         if len(dataset) < sampler.num_replicas:
             raise S4ecaError(
-                f"The {split} split has {len(dataset)} references for {sampler.num_replicas} processes: evaluate it with"
-                f" trainer.devices={max(len(dataset), 1)} or fewer."
+                f"The {split} split has {len(dataset)} references for {sampler.num_replicas} processes: evaluate it"
+                f" with trainer.devices={max(len(dataset), 1)} or fewer."
             )
         return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
 

@@ -10,10 +10,10 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
 from s4eca.evaluation.metrics import INTERSECTION, UNION
-from s4eca.evaluation.panels import Panel
+from s4eca.evaluation.page.panels import Panel
+from s4eca.evaluation.page.wording import are_shuffled
 from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.evaluation.results import Evaluation
-from s4eca.evaluation.wording import are_shuffled
 
 _LABELS = {0: "rest", 1: "target"}
 _NAME_LENGTH = 128  # the longest name of an artifact

@@ -4,17 +4,21 @@ import pytest
 from omegaconf import OmegaConf
 
 from s4eca.cli.config import apply_overrides, conf_dir, run_folder
-from s4eca.cli.eval import default_folder, merge
+from s4eca.cli.eval import Options, default_folder, merge
 from s4eca.errors import S4ecaError
 
 TRAINED = {
+    "name": "trained",
     "image_size": 64,
-    "data": {"_target_": "s4eca.data.SyntheticDataModule", "root": "old", "batch_size": 4},
+    "data": {"_target_": "s4eca.data.SyntheticDataModule", "root": "old", "batch_size": 4, "cache": "elsewhere"},
     "vision": {"weights": "hub", "name": "swin"},
     "text": {"weights": "hub"},
-    "trainer": {"precision": "bf16-mixed", "accelerator": "gpu"},
+    "trainer": {"precision": "bf16-mixed", "accelerator": "gpu", "limit_test_batches": 2},
+    "logger": {"wandb": {"project": "theirs"}},
 }
 NOTHING = {
+    "name": None,
+    "logger": {},
     "data": {"root": None, "batch_size": None},
     "vision": {"weights": None},
     "text": {"weights": None},
@@ -43,13 +47,18 @@ def test_overrides_change_single_known_keys():
 
 
 def test_an_evaluation_is_the_checkpoints_config_where_nothing_is_said():
-    assert merge(TRAINED, OmegaConf.create(NOTHING)) == TRAINED
+    # but for the cache and the logger of the machine that trained, and for what would leave samples out
+    data, trainer = {**TRAINED["data"], "cache": None}, {**TRAINED["trainer"], "limit_test_batches": 1.0}
+    assert merge(TRAINED, OmegaConf.create(NOTHING)) == {**TRAINED, "data": data, "trainer": trainer, "logger": {}}
 
 
 def test_an_evaluation_changes_what_is_said():
-    given = OmegaConf.create({**NOTHING, "data": {"root": "new", "batch_size": None}, "vision": {"weights": "here"}})
-    merged = merge(TRAINED, given)
-    assert merged["data"] == {**TRAINED["data"], "root": "new"}
+    data = {"root": "new", "batch_size": None, "cache": "mine"}
+    logger = {"wandb": {"name": "${name}"}}
+    given = {**NOTHING, "data": data, "vision": {"weights": "here"}, "name": "again", "logger": logger}
+    merged = merge(TRAINED, OmegaConf.create(given))
+    assert merged["data"] == {**TRAINED["data"], "root": "new", "cache": "mine"}
+    assert merged["logger"] == {"wandb": {"name": "again"}}
     assert merged["vision"] == {"weights": "here", "name": "swin"}
 
 
@@ -60,5 +69,12 @@ def test_other_data_takes_the_checkpoints_image_size():
 
 
 def test_results_go_beside_the_checkpoints_of_a_run():
-    assert default_folder(Path("run/checkpoints/best.ckpt"), "val", False) == Path("run/eval/best_val")
-    assert default_folder(Path("mine.ckpt"), "test", True) == Path("eval/mine_test_shuffled")
+    folder = default_folder(Path("run/checkpoints/best.ckpt"), "rrsis_d", Options(split="val"))
+    assert folder == Path("run/eval/best_rrsis_d_val")
+    assert default_folder(Path("mine.ckpt"), "joint", Options(shuffled=3)) == Path("eval/mine_joint_test_shuffled")
+
+
+@pytest.mark.parametrize("wrong", [{"predictions": "tiff"}, {"pictures": -1}, {"bootstrap": -5}])
+def test_options_that_cannot_be_are_refused(wrong):
+    with pytest.raises(S4ecaError, match=next(iter(wrong))):
+        Options(**wrong)

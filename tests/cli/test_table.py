@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from s4eca.cli.table import table
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.published import SCORES
+from s4eca.evaluation.tables.published import SCORES
 
 APP = typer.Typer()
 APP.command()(table)

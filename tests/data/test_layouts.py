@@ -40,7 +40,7 @@ def test_annotations_alone_are_recognised_and_read(tmp_path, name):
     for pattern in IMAGES:
         for path in tmp_path.rglob(pattern):
             path.unlink()
-    with pytest.raises(S4ecaError, match="missing|not found"):
+    with pytest.raises(S4ecaError, match=r"missing|not found"):
         LAYOUTS[name].reader(tmp_path, "val", expected={})
     for path in sorted(tmp_path.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):

@@ -86,7 +86,7 @@ def test_places_that_are_named(tmp_path):
         read(tmp_path)
     references = read(tmp_path, instances="other.json", images="pictures/rrsishr/JPEGImages")
     assert references[0].image.is_file()
-    with pytest.raises(S4ecaError, match="the folder .*nowhere was not found"):
+    with pytest.raises(S4ecaError, match=r"the folder .*nowhere was not found"):
         read(tmp_path, instances="other.json", images="nowhere")
 
 
@@ -159,13 +159,13 @@ def test_no_target_with_an_empty_annotation(tmp_path):
 
 def test_no_target_with_a_mask(tmp_path):
     write(tmp_path, edit=lambda refs, _: refs[-1].update(no_target=True))
-    with pytest.raises(S4ecaError, match="Reference 122 of .* marked no_target"):
+    with pytest.raises(S4ecaError, match=r"Reference 122 of .* marked no_target"):
         read(tmp_path, "test")
 
 
 def test_an_empty_annotation_without_the_mark(tmp_path):
     write(tmp_path, edit=lambda _, instances: instances["annotations"][-1].update(segmentation=[]))
-    with pytest.raises(S4ecaError, match="Annotation 122 of .* has no segmentation"):
+    with pytest.raises(S4ecaError, match=r"Annotation 122 of .* has no segmentation"):
         read(tmp_path, "val")
 
 
@@ -178,7 +178,7 @@ def test_no_target_without_a_size_takes_the_image_file(tmp_path):
     item = read(write(tmp_path, edit=nothing), "test")[1]
     assert item.mask.decode().shape == (HEIGHT, WIDTH)
     item.image.write_bytes(b"")
-    with pytest.raises(S4ecaError, match="size of image .* of reference 122"):
+    with pytest.raises(S4ecaError, match=r"size of image .* of reference 122"):
         item.mask.decode()
     assert EmptyMask(item.image, (3, 4)).decode().shape == (3, 4)
 

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from made_evaluation import make_evaluation
-from s4eca.evaluation.panels import Panel, choose_panels
+from s4eca.evaluation.page.panels import Panel, choose_panels
 from s4eca.evaluation.summary import summarise_evaluation
 from s4eca.lit.wandb_report import send_evaluation
 

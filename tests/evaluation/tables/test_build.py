@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.published import SCORES, PublishedResult, load_published
-from s4eca.evaluation.table_formats import escape_latex, escape_markdown, to_csv, to_latex, to_markdown
-from s4eca.evaluation.table_runs import Run, find_runs
-from s4eca.evaluation.tables import build_tables
+from s4eca.evaluation.tables.build import build_tables
+from s4eca.evaluation.tables.formats import escape_latex, escape_markdown, to_csv, to_latex, to_markdown
+from s4eca.evaluation.tables.published import SCORES, PublishedResult, load_published
+from s4eca.evaluation.tables.runs import Run, find_runs
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 

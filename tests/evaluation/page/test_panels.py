@@ -8,7 +8,7 @@ from made_evaluation import make_evaluation
 from s4eca.data.masks import FileMask
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.panels import Panel, choose_panels, save_panels
+from s4eca.evaluation.page.panels import Panel, choose_panels, save_panels
 from s4eca.evaluation.pictures import panel
 from s4eca.evaluation.results import Evaluation, SampleInfo
 

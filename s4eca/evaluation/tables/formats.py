@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
 
-from s4eca.evaluation.published import SCORES
-from s4eca.evaluation.table_rows import Row
-from s4eca.evaluation.tables import Table
+from s4eca.evaluation.tables.build import Table
+from s4eca.evaluation.tables.published import SCORES
+from s4eca.evaluation.tables.rows import Row
 
 MISSING = "–"  # noqa: RUF001
 HEADER = ("method", *(name.replace("0.", ".") for name in SCORES), "source")
@@ -69,7 +69,7 @@ def to_latex(tables: Sequence[Table]) -> str:
 def to_csv(tables: Sequence[Table]) -> str:
     """Returns all tables as one, a line per row: percent with two decimals, empty where there is no value.
 
-    `kind` is `run` or `published`, `marks` are the keys of `s4eca.evaluation.table_rows.MARKS` separated by spaces.
+    `kind` is `run` or `published`, `marks` are the keys of `s4eca.evaluation.tables.rows.MARKS` separated by spaces.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")

@@ -232,4 +232,4 @@ def _rows(text: str, source: str, fields: tuple[str, ...]) -> Iterator[_Row]:
 
 
 def _text(name: str) -> str:
-    return (resources.files("s4eca.evaluation") / name).read_text(encoding="utf-8")
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

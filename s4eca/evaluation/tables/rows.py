@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from s4eca.evaluation.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
 from s4eca.evaluation.seeds import over_seeds
-from s4eca.evaluation.table_runs import Run
+from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
+from s4eca.evaluation.tables.runs import Run
 
 LAVT_SIZE = 480
 """Input size in pixels that the published numbers of the LAVT lineage were compared at."""

@@ -17,9 +17,9 @@ from PIL import Image
 
 from s4eca import __version__
 from s4eca.errors import S4ecaError
-from s4eca.evaluation import figures, wording
 from s4eca.evaluation.metrics import AREA, NO_TARGET, PRECISION
-from s4eca.evaluation.panels import GROUPS, Panel
+from s4eca.evaluation.page import figures, wording
+from s4eca.evaluation.page.panels import GROUPS, Panel
 from s4eca.evaluation.pictures import FALSE, MISSED, PREDICTION, TRUTH, draw_tiles
 from s4eca.evaluation.results import Evaluation
 from s4eca.evaluation.summary import NO_CATEGORY

@@ -9,7 +9,8 @@ from s4eca.data.refsegrs import REFSEGRS_COUNTS
 from s4eca.data.rrsis_d import RRSIS_D_COUNTS
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.protocols import PROTOCOLS, TENTHS
-from s4eca.evaluation.published import (
+from s4eca.evaluation.tables.build import PROTOCOLS as DESCRIBED
+from s4eca.evaluation.tables.published import (
     SCORES,
     SPLIT_SIZES,
     load_costs,
@@ -17,7 +18,6 @@ from s4eca.evaluation.published import (
     parse_costs,
     parse_results,
 )
-from s4eca.evaluation.tables import PROTOCOLS as DESCRIBED
 
 HEADER = (
     "dataset,split,method,Pr@0.5,Pr@0.6,Pr@0.7,Pr@0.8,Pr@0.9,oIoU,mIoU,"

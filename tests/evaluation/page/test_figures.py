@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4eca.evaluation.figures import (
+from s4eca.evaluation.metrics import summarise
+from s4eca.evaluation.page.figures import (
     THRESHOLDS,
     count_ious,
     draw_categories,
@@ -15,7 +16,6 @@ from s4eca.evaluation.figures import (
     draw_precision,
     precision_curve,
 )
-from s4eca.evaluation.metrics import summarise
 from s4eca.evaluation.protocols import PROTOCOLS
 
 pairs = st.integers(0, 3000).flatmap(lambda union: st.tuples(st.integers(0, union), st.just(union)))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
-from s4eca.evaluation.table_rows import MARKS, Row, published_row, run_row
-from s4eca.evaluation.table_runs import Run, group_runs
+from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
+from s4eca.evaluation.tables.rows import MARKS, Row, published_row, run_row
+from s4eca.evaluation.tables.runs import Run, group_runs
 
 PROTOCOLS = {
     "lavt": "masks are compared at the network's input size, a hit is IoU ≥ t, an empty union counts as IoU 0",

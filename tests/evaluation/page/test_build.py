@@ -14,9 +14,9 @@ from PIL import Image
 
 from made_evaluation import CATEGORIES, make_evaluation
 from s4eca.errors import S4ecaError
-from s4eca.evaluation import page
-from s4eca.evaluation.page import write_page
-from s4eca.evaluation.panels import Choice, Panel, choose_panels
+from s4eca.evaluation.page import build as page
+from s4eca.evaluation.page.build import write_page
+from s4eca.evaluation.page.panels import Choice, Panel, choose_panels
 from s4eca.evaluation.results import Evaluation, SampleInfo
 from s4eca.evaluation.summary import summarise_evaluation
 

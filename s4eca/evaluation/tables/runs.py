@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.published import SCORES
+from s4eca.evaluation.tables.published import SCORES
 
 METRICS = "metrics.json"
 SAME = (
