@@ -175,8 +175,8 @@ def merge(trained: Config, given: DictConfig) -> Config:
     return {str(key): value for key, value in content.items()}
 
 
-@guarded
-def _task(given: DictConfig) -> float | None:
+def evaluate_composed(given: DictConfig) -> float:
+    """Evaluates as a composed `eval.yaml` says and returns the mIoU of the first protocol."""
     options = Options(
         given.split,
         given.pictures,
@@ -199,4 +199,4 @@ def default_folder(ckpt: Path, dataset: str, options: Options) -> Path:
 def main() -> None:
     """Entry point of `eval.py` and `s4eca eval`."""
     show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="eval")(_task)()
+    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="eval")(guarded(evaluate_composed))()

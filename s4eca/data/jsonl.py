@@ -64,9 +64,9 @@ def read_jsonl(
     path = find_file(root, split, name)
     counts = published_counts(name or "", {}, expected, strict_counts)
     with paused_collection():
+        file = AnnotationFile.of(path)
         rows = _read_lines(path)
         folder = _find_images(root, images, rows, path, need_files)
-        file = AnnotationFile.of(path)
         ids = unique_ids([str(row.get("image_id", Path(row["file_name"]).stem)) for row, _ in rows])
         references = [
             _reference(row, id, span, split, folder, file, number)

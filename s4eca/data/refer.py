@@ -154,6 +154,7 @@ class ReferDataModule(ReferringDataModule):
     """
 
     name = "refer"
+    title = "the REFER dataset"
 
     def __init__(
         self,
@@ -191,6 +192,5 @@ class ReferDataModule(ReferringDataModule):
         if split not in self._ahead:
             self._ahead = read_layout(layout, SPLITS, self.split_names)
         references = self._ahead.pop(split)
-        title = f"{self.name} in {self.root}"
-        check_references(references, split, layout, title, expected, self.strict_counts)
+        check_references(references, split, layout, f"{self.title} in {self.root}", expected, self.strict_counts)
         return references

@@ -81,6 +81,7 @@ class RRSISDDataModule(ReferDataModule):
     """
 
     name = "rrsis_d"
+    title = "RRSIS-D"
 
     def __init__(self, *, max_tokens: int = 22, split_by: str = "unc", **options: Any) -> None:
         super().__init__(max_tokens=max_tokens, split_by=split_by, expected=RRSIS_D_COUNTS, **options)

@@ -17,6 +17,7 @@ WRITTEN = {
     "refsegrs": write_refsegrs,
     "jsonl": write_jsonl,
 }
+pytestmark = pytest.mark.filterwarnings("ignore:.*are expected")
 IMAGES = ("*.jpg", "*.tif", "*.png")
 
 

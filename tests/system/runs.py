@@ -12,6 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 from s4eca.cli.config import plain
+from s4eca.cli.eval import evaluate_composed
+from s4eca.cli.train import train as run_training
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT.parent / "shared" / "data"
@@ -59,6 +61,18 @@ def train(*overrides: str, cwd: Path, **options) -> str:
 
 def evaluate(*overrides: str, cwd: Path, **options) -> str:
     return run(str(ROOT / "eval.py"), *overrides, cwd=cwd, **options)
+
+
+def train_here(*overrides: str, folder: Path) -> None:
+    """Trains in this process, which saves the ten seconds that a new one needs for its imports."""
+    run_training(composed(*overrides), folder)
+
+
+def evaluate_here(*overrides: str) -> None:
+    """Evaluates in this process."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("eval", overrides=list(overrides))
+    evaluate_composed(config)
 
 
 def train_until(ready: Callable[[], bool], signal: int, *overrides: str, cwd: Path) -> int:

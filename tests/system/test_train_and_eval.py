@@ -5,7 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from runs import SAMPLES, TINY, evaluate, run, train
+from runs import SAMPLES, TINY, evaluate, evaluate_here, run, train, train_here
+from s4eca.cli.score import score_predictions
+from s4eca.data import synthesize
+from s4eca.evaluation.compare import compare
+from s4eca.evaluation.results import read_evaluation
 
 pytestmark = pytest.mark.system
 SHORT = [*TINY, "trainer.max_steps=6", "trainer.val_check_interval=3", "trainer.log_every_n_steps=1"]
@@ -45,8 +49,9 @@ def test_eval_reproduces_what_the_run_logged_and_needs_only_the_checkpoint(train
     with (folder / "run" / "metrics.csv").open(newline="") as file:
         logged = [row for row in csv.DictReader(file) if row["val/mIoU"]]
     best = max(logged, key=lambda row: float(row["val/mIoU"]))
-    printed = evaluate("ckpt=run/checkpoints/best.ckpt", "split=val", "pictures=2", cwd=folder)
-    out = folder / "run" / "eval" / "best_val"
+    command = ["ckpt=run/checkpoints/best.ckpt", "split=val", "pictures=1", "predictions=rle", "bootstrap=50"]
+    printed = evaluate(*command, "logger=wandb", "logger.wandb.offline=true", cwd=folder)
+    out = folder / "run" / "eval" / "best_synthetic_val"
     scores = json.loads((out / "metrics.json").read_text())["protocols"]
     compared = 0
     for protocol, values in scores.items():
@@ -56,54 +61,60 @@ def test_eval_reproduces_what_the_run_logged_and_needs_only_the_checkpoint(train
     assert compared == 21
     for protocol in ("lavt", "original", "detris"):
         assert protocol in printed
+    for name in ("report.html", "metrics.csv", "samples.parquet", "predictions.json"):
+        assert (out / name).is_file()
+        assert name in printed
     pictures = sorted((out / "pictures").glob("*.png"))
-    assert len(pictures) == 2
+    assert [path.name.split("_")[0] for path in pictures] == ["best", "median", "worst"]
     for path in pictures:
         assert path.name in printed
         assert Image.open(path).width > 1000
+    assert list((out / "wandb").glob("offline-run-*/run-*.wandb"))
+
+    # the exported masks, scored as anyone's, are what was measured; and a run differs from itself by nothing
+    score_predictions(
+        out / "predictions.json",
+        ["data=rrsis_d", f"data.root={folder}/data/synthetic", "data.split=val", "data.strict_counts=false"],
+        folder=folder / "scored",
+    )
+    scored = json.loads((folder / "scored" / "metrics.json").read_text())["protocols"]
+    assert scored["original"] == scores["original"]
+    comparison = compare(read_evaluation(out), read_evaluation(folder / "scored"), ["original"]).protocols["original"]
+    assert (comparison.wins, comparison.ties, comparison.losses) == (0, 6, 0)
 
 
-def test_eval_elsewhere_moved_data_and_other_data(trained, tmp_path):
+def test_eval_elsewhere_moved_data_and_other_data(trained, tmp_path, monkeypatch, capsys):
     folder, _ = trained
+    monkeypatch.chdir(tmp_path)
     ckpt = f"ckpt={folder}/run/checkpoints/best.ckpt"
     (tmp_path / "moved").symlink_to(folder / "data" / "synthetic")
-    shuffled = evaluate(ckpt, "data.root=moved", "shuffle_expressions=true", "out=here", "pictures=0", cwd=tmp_path)
-    assert "expressions shuffled" in shuffled
-    assert (tmp_path / "here" / "metrics.json").is_file()
+    evaluate_here(ckpt, "data.root=moved", "shuffle_expressions=true", "out=here", "pictures=0", "bootstrap=0")
+    assert "expressions shuffled" in capsys.readouterr().out
+    assert json.loads((tmp_path / "here" / "metrics.json").read_text())["about"]["expressions"] != "real"
     assert not (tmp_path / "here" / "pictures").exists()
-    run("-m", "s4eca", "data", "synthesize", "rs", "--layout", "refsegrs", "--seed", "3", "--train", "4", "--val", "4",
-        "--test", "4", "--size", "64", cwd=tmp_path)  # fmt: skip
-    other = evaluate(
-        ckpt, "data=refsegrs", "data.root=rs", "data.num_workers=0", "out=there", "split=val", cwd=tmp_path
-    )
-    assert "refsegrs, val" in other
-    assert "warning: " in other, "the split sizes are not RefSegRS's own"
+    synthesize(tmp_path / "rs", "refsegrs", 3, train=4, val=4, test=4, size=64)
+    with pytest.warns(UserWarning, match="431 are expected"):
+        evaluate_here(ckpt, "data=refsegrs", "data.root=rs", "data.num_workers=0", "out=there", "split=val")
+    assert "refsegrs, val" in capsys.readouterr().out
+    about = json.loads((tmp_path / "there" / "metrics.json").read_text())["about"]
+    assert (about["dataset"], about["trained_on"]) == ("refsegrs", "synthetic")
 
 
-def test_share_and_init_from(trained, tmp_path):
+def test_share_and_init_from(trained, tmp_path, monkeypatch):
     folder, _ = trained
+    monkeypatch.chdir(tmp_path)
     printed = run("-m", "s4eca", "share", str(folder / "run/checkpoints/best.ckpt"), "shared", cwd=tmp_path)
     assert "method.safetensors" in printed
-    evaluate("ckpt=shared", f"data.root={folder}/data/synthetic", "pictures=0", "split=val", cwd=tmp_path)
-    ours = json.loads((tmp_path / "eval" / "shared_val" / "metrics.json").read_text())
-    evaluate(
-        f"ckpt={folder}/run/checkpoints/best.ckpt",
-        "out=direct",
-        "pictures=0",
-        "split=val",
-        f"data.root={folder}/data/synthetic",
-        cwd=tmp_path,
+    plain = ["pictures=0", "split=val", "bootstrap=0", f"data.root={folder}/data/synthetic"]
+    evaluate_here("ckpt=shared", *plain)
+    evaluate_here(f"ckpt={folder}/run/checkpoints/best.ckpt", "out=direct", *plain)
+    shared, direct = (
+        json.loads((tmp_path / place / "metrics.json").read_text())["protocols"]
+        for place in ("eval/shared_synthetic_val", "direct")
     )
-    assert ours == json.loads((tmp_path / "direct" / "metrics.json").read_text())
-    train(
-        *SHORT,
-        *DRAWN,
-        "init_from=shared",
-        "model.lr=0",
-        "hydra.run.dir=again",
-        f"data.root={folder}/data/synthetic",
-        cwd=tmp_path,
-    )
+    assert shared == direct
+    data = f"data.root={folder}/data/synthetic"
+    train_here(*SHORT, *DRAWN, "init_from=shared", "model.lr=0", data, folder=tmp_path / "again")
     start = torch.load(tmp_path / "again/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     source = torch.load(folder / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(start[name], source[name]) for name in source if not name.endswith("num_batches_tracked"))
@@ -133,16 +144,19 @@ def test_wandb_offline_gets_scores_and_pictures(tmp_path):
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside this checkout")
 @pytest.mark.parametrize(("data", "folder"), [("rrsis_d", "rrsisd_mini"), ("refsegrs", "refsegrs_mini")])
-def test_real_samples(tmp_path, data, folder):
+def test_real_samples(tmp_path, monkeypatch, capsys, data, folder):
+    monkeypatch.chdir(tmp_path)
     root = f"data.root={SAMPLES / folder}"
-    train(
+    train_here(
         *SHORT, f"data={data}", root, "data.strict_counts=false", "data.batch_size=4", "data.num_workers=0",
         "trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1", "trainer.max_steps=3",
-        "trainer.limit_train_batches=3", "hydra.run.dir=run", cwd=tmp_path,
+        "trainer.limit_train_batches=3", folder=tmp_path / "run",
     )  # fmt: skip
-    printed = evaluate("ckpt=run/checkpoints/best.ckpt", root, cwd=tmp_path)
+    capsys.readouterr()
+    evaluate_here("ckpt=run/checkpoints/best.ckpt", root)
+    printed = capsys.readouterr().out
     assert f"{data}, test" in printed
-    scores = json.loads((tmp_path / "run" / "eval" / "best_test" / "metrics.json").read_text())["protocols"]
+    scores = json.loads((tmp_path / "run" / "eval" / f"best_{data}_test" / "metrics.json").read_text())["protocols"]
     assert {name: values["n"] for name, values in scores.items()} == dict.fromkeys(
         ("lavt", "original", "detris"), 9 if data == "rrsis_d" else 3
     )
