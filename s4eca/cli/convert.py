@@ -20,9 +20,9 @@ def convert(
     ] = None,
 ) -> None:
     """Write a dataset in another layout without loss, or say what the layout cannot hold."""
-    from s4eca.data.checks import SPLITS
     from s4eca.data.convert import convert as run
-    from s4eca.data.layouts import detect_layout
+    from s4eca.data.readers.checks import SPLITS
+    from s4eca.data.readers.layouts import detect_layout
     from s4eca.errors import S4ecaError
 
     options = {}

@@ -26,7 +26,7 @@ def synthesize(
     size: Annotated[int, typer.Option(help="side of the images in pixels")] = 160,
 ) -> None:
     """Draw aerial-like scenes with expressions and masks, in a real dataset's layout."""
-    from s4eca.data.synthetic import synthesize as write
+    from s4eca.data.synthetic.module import synthesize as write
 
     write(out, layout, seed, train=train, val=val, test=test, size=size)
     typer.echo(f"{out}: {train} training, {val} validation and {test} test images in the layout of {layout}")

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s4eca.data.checks import SPLITS, check_split
-from s4eca.data.layouts import DataLayout, detect_layout, get_layout
-from s4eca.data.writing import IMAGE_MODES, References, flatten
+from s4eca.data.readers.checks import SPLITS, check_split
+from s4eca.data.readers.layouts import DataLayout, detect_layout, get_layout
+from s4eca.data.readers.writing import IMAGE_MODES, References, flatten
 from s4eca.errors import S4ecaError
 
 

@@ -13,13 +13,13 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from s4eca.cache import DiskCache, readable
-from s4eca.data.checks import SPLITS, check_split
+from s4eca.data.augmentation.transforms import Augmentation
 from s4eca.data.dataset import Collate, ReferenceDataset, Tokenizer, token_lengths
 from s4eca.data.masks import mask_fingerprint
+from s4eca.data.readers.checks import SPLITS, check_split
 from s4eca.data.references import Reference
 from s4eca.data.resize import RESIZERS
 from s4eca.data.sampler import EpochSampler, ResumableLoader
-from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 _STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",)}

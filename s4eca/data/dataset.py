@@ -13,10 +13,10 @@ from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
 from s4eca.cache import DiskCache, Plan, digest
+from s4eca.data.augmentation.transforms import Augmentation
 from s4eca.data.masks import FileMask, mask_fingerprint
 from s4eca.data.references import Batch, Reference, Sample
 from s4eca.data.resize import fit_mask, resize_image, resize_mask
-from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 Tokenizer = Callable[..., Any]

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s4eca.data.checks import SPLITS, check_split
 from s4eca.data.datamodule import ReferringDataModule
-from s4eca.data.layouts import LAYOUTS, get_layout
+from s4eca.data.readers.checks import SPLITS, check_split
+from s4eca.data.readers.layouts import LAYOUTS, get_layout
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
 

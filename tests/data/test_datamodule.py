@@ -13,8 +13,8 @@ from PIL import Image
 
 from layouts import SAMPLES, box_mask, write_refsegrs, write_rrsis_d
 from s4eca.data import RefSegRSDataModule, RRSISDDataModule, SyntheticDataModule
+from s4eca.data.augmentation.transforms import Augmentation
 from s4eca.data.references import Batch
-from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are expected", "ignore:.*does not have many workers")

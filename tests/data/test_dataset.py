@@ -11,10 +11,10 @@ from PIL import Image
 from layouts import HEIGHT, WIDTH, box_mask, picture, rle
 from s4eca.cache import DiskCache
 from s4eca.data import dataset as dataset_module
+from s4eca.data.augmentation.transforms import Augmentation
 from s4eca.data.dataset import Collate, ReferenceDataset, count_truncated, open_image, read_image, token_lengths
 from s4eca.data.masks import FileMask, RleMask
 from s4eca.data.references import Batch, Reference
-from s4eca.data.transforms import Augmentation
 from s4eca.errors import S4ecaError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Listing, Record
-from s4eca.data.checks import SPLITS, unique_ids
-from s4eca.data.jsonl import _IMAGES
 from s4eca.data.masks import RleMask, image_size
+from s4eca.data.readers.checks import SPLITS, unique_ids
+from s4eca.data.readers.jsonl import IMAGE_FOLDERS
 from s4eca.errors import S4ecaError
 
 _KEYS = (
@@ -85,7 +85,7 @@ def _read(path: Path) -> tuple[list[Row], list[Finding]]:
 def _image_folder(root: Path, rows: list[Row]) -> Path:
     listing = Listing()
     names = dict.fromkeys(row["file_name"] for row in rows)
-    folders = [root / name for name in _IMAGES]
+    folders = [root / name for name in IMAGE_FOLDERS]
     return max(folders, key=lambda folder: sum(listing.has(folder / name) for name in names))
 
 

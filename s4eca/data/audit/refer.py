@@ -11,7 +11,7 @@ from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
 from s4eca.data.masks import RleMask
-from s4eca.data.refer_files import load_plain_pickle
+from s4eca.data.readers.refer_files import load_plain_pickle
 from s4eca.errors import S4ecaError
 
 _REF_KEYS = (
@@ -54,7 +54,7 @@ def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[R
         images: the folder of the images, whether it exists or not.
 
     Returns:
-        One record per sentence, with the ids of `s4eca.data.refer`, and what is wrong with the files themselves.
+        One record per sentence, with the ids that the reader gives, and what is wrong with the files themselves.
     """
     entries, findings = _load_refs(refs)
     table, more = _load_instances(instances)

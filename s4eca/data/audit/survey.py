@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from s4eca.data import refer_layout, refsegrs, risbench, rrsis_d
 from s4eca.data.audit.findings import Finding, Severity, on_names
 from s4eca.data.audit.lines import read_lines
 from s4eca.data.audit.phrases import read_refsegrs, read_risbench
 from s4eca.data.audit.records import Record
 from s4eca.data.audit.refer import read_refer
-from s4eca.data.checks import SPLITS
-from s4eca.data.layouts import detect_layout, get_layout
-from s4eca.data.refer import REFER_COUNTS
+from s4eca.data.readers import refer_layout, refsegrs, risbench, rrsis_d
+from s4eca.data.readers.checks import SPLITS
+from s4eca.data.readers.layouts import detect_layout, get_layout
+from s4eca.data.readers.refer import REFER_COUNTS
 from s4eca.errors import S4ecaError
 
 _IMAGE_FOLDERS = ("images/{dataset}/JPEGImages", "images/JPEGImages", "JPEGImages", "images/{dataset}", "images")

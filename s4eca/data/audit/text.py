@@ -7,8 +7,8 @@ from typing import Any
 
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.records import Record
-from s4eca.data.checks import SPLITS
 from s4eca.data.dataset import Tokenizer
+from s4eca.data.readers.checks import SPLITS
 
 
 def split_facts(records: Sequence[Record], published: Mapping[str, int]) -> dict[str, dict[str, Any]]:

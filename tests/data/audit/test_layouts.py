@@ -9,8 +9,8 @@ from PIL import Image
 
 from layouts import HEIGHT, WIDTH, box_mask, picture, rle
 from s4eca.data.audit import Severity, audit, survey
-from s4eca.data.layouts import LAYOUTS
 from s4eca.data.masks import EmptyMask, RleMask
+from s4eca.data.readers.layouts import LAYOUTS
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
 

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from s4eca.data.refsegrs import REFSEGRS_COUNTS
-from s4eca.data.rrsis_d import RRSIS_D_COUNTS
+from s4eca.data.readers.refsegrs import REFSEGRS_COUNTS
+from s4eca.data.readers.rrsis_d import RRSIS_D_COUNTS
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.protocols import PROTOCOLS, TENTHS
 from s4eca.evaluation.tables.build import PROTOCOLS as DESCRIBED

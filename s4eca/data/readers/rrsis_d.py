@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s4eca.data.checks import check_split
-from s4eca.data.refer import ReferDataModule, check_references, read_layout
-from s4eca.data.refer_files import ReferEntry, read_refer_entries
-from s4eca.data.refer_layout import Layout, Names, check_root, locate
+from s4eca.data.readers.checks import check_split
+from s4eca.data.readers.refer import ReferDataModule, check_references, read_layout
+from s4eca.data.readers.refer_files import ReferEntry, read_refer_entries
+from s4eca.data.readers.refer_layout import Layout, Names, check_root, locate
 from s4eca.data.references import Reference
 
 __all__ = ["RRSIS_D_COUNTS", "RRSISDDataModule", "ReferEntry", "find_layout", "read_refer_entries", "read_rrsis_d"]

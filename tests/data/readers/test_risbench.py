@@ -6,7 +6,7 @@ from PIL import Image
 
 from layouts import box_mask, write_refsegrs, write_risbench
 from s4eca.data import RISBenchDataModule, read_risbench
-from s4eca.data.risbench import RISBENCH_COUNTS
+from s4eca.data.readers.risbench import RISBENCH_COUNTS
 from s4eca.errors import S4ecaError
 
 COUNTS = {"train": 4, "val": 2, "test": 2}

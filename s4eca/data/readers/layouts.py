@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s4eca.data.datamodule import ReferringDataModule
-from s4eca.data.jsonl import JsonlDataModule, read_jsonl, write_jsonl
-from s4eca.data.refer import ReferDataModule, read_refer
-from s4eca.data.refer_layout import find_refs
-from s4eca.data.refer_writer import write_refer
+from s4eca.data.readers.jsonl import JsonlDataModule, read_jsonl, write_jsonl
+from s4eca.data.readers.refer import ReferDataModule, read_refer
+from s4eca.data.readers.refer_layout import find_refs
+from s4eca.data.readers.refer_writer import write_refer
+from s4eca.data.readers.refsegrs import RefSegRSDataModule, check_refsegrs, read_refsegrs, write_refsegrs
+from s4eca.data.readers.risbench import RISBenchDataModule, check_risbench, read_risbench, write_risbench
+from s4eca.data.readers.rrsis_d import RRSISDDataModule, has_refs, read_rrsis_d
+from s4eca.data.readers.writing import References
 from s4eca.data.references import Reference
-from s4eca.data.refsegrs import RefSegRSDataModule, check_refsegrs, read_refsegrs, write_refsegrs
-from s4eca.data.risbench import RISBenchDataModule, check_risbench, read_risbench, write_risbench
-from s4eca.data.rrsis_d import RRSISDDataModule, has_refs, read_rrsis_d
-from s4eca.data.writing import References
 from s4eca.errors import S4ecaError
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from s4eca.data.json_stream import JsonMembers
 from s4eca.data.masks import AnnotationFile
+from s4eca.data.readers.json_stream import JsonMembers
 from s4eca.errors import S4ecaError
 
 

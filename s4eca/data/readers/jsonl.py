@@ -7,18 +7,18 @@ from typing import Any
 
 from pycocotools import mask as coco
 
-from s4eca.data.checks import check_count, check_files, check_split, check_unique, published_counts, unique_ids
-from s4eca.data.collection import paused_collection
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import AnnotationFile, EmptyMask, StoredMask, encode_mask, image_size
-from s4eca.data.refer_layout import check_root
+from s4eca.data.readers.checks import check_count, check_files, check_split, check_unique, published_counts, unique_ids
+from s4eca.data.readers.collection import paused_collection
+from s4eca.data.readers.refer_layout import check_root
+from s4eca.data.readers.writing import References, file_names, flatten, place_images
 from s4eca.data.references import MaskSource, Reference
-from s4eca.data.writing import References, file_names, flatten, place_images
 from s4eca.errors import S4ecaError
 
 _FOLDERS = ("", "datainfo")
 # Where the images of a line's `file_name` may be, below the root: beside the file, or where the datasets have them.
-_IMAGES = (
+IMAGE_FOLDERS = (
     "images",
     "",
     "images/rrsisd/JPEGImages",
@@ -129,7 +129,7 @@ def _slim(row: Any, number: int, path: Path) -> dict[str, Any]:
 
 def _find_images(root: Path, images: str | None, rows: list[Any], path: Path, need_files: bool) -> Path:
     """Returns the folder in which the first line's image is."""
-    folders = [root / images] if images else [root / name for name in _IMAGES]
+    folders = [root / images] if images else [root / name for name in IMAGE_FOLDERS]
     if images or not rows:
         return folders[0]
     file_name = rows[0][0]["file_name"]

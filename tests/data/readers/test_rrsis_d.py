@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from layouts import CATEGORIES, SAMPLES, box_mask, rle, write_rrsis_d
-from s4eca.data.rrsis_d import find_layout, read_refer_entries, read_rrsis_d
+from s4eca.data.readers.rrsis_d import find_layout, read_refer_entries, read_rrsis_d
 from s4eca.errors import S4ecaError
 
 COUNTS = {"train": 4, "val": 2, "test": 2}

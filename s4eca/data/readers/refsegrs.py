@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s4eca.data.checks import check_count, check_files, check_split, check_unique
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
-from s4eca.data.phrases import check_phrases, read_phrases
+from s4eca.data.readers.checks import check_count, check_files, check_split, check_unique
+from s4eca.data.readers.phrases import check_phrases, read_phrases
+from s4eca.data.readers.writing import References, flatten, place_as, save_grid
 from s4eca.data.references import Reference
-from s4eca.data.writing import References, flatten, place_as, save_grid
 from s4eca.errors import S4ecaError
 
 REFSEGRS_COUNTS = {"train": 2_172, "val": 431, "test": 1_817}

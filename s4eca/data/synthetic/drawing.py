@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from s4eca.data.scenes import Scene, Thing
+from s4eca.data.synthetic.scenes import Scene, Thing
 
 Points = list[tuple[float, float]]
 

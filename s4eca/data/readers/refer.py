@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s4eca.data.checks import SPLITS, check_count, check_files, check_split, check_unique, published_counts
-from s4eca.data.collection import paused_collection
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import EmptyMask, StoredMask
-from s4eca.data.refer_files import Instances, ReferEntry, read_instances, read_refer_entries
-from s4eca.data.refer_layout import Layout, find_layout
+from s4eca.data.readers.checks import SPLITS, check_count, check_files, check_split, check_unique, published_counts
+from s4eca.data.readers.collection import paused_collection
+from s4eca.data.readers.refer_files import Instances, ReferEntry, read_instances, read_refer_entries
+from s4eca.data.readers.refer_layout import Layout, find_layout
 from s4eca.data.references import MaskSource, Reference
 from s4eca.errors import S4ecaError
 

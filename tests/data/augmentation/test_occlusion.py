@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from s4eca.data.occlusion import is_occluded, occlude
-from s4eca.data.transforms import Augmentation
+from s4eca.data.augmentation.occlusion import is_occluded, occlude
+from s4eca.data.augmentation.transforms import Augmentation
 
 WHITE = torch.full((3, 160, 160), 255, dtype=torch.uint8)
 EMPTY = torch.zeros(160, 160, dtype=torch.bool)

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-from s4eca.data.checks import SPLITS
 from s4eca.data.datamodule import ReferringDataModule
-from s4eca.data.drawing import draw_scene
+from s4eca.data.readers.checks import SPLITS
+from s4eca.data.readers.refsegrs import read_refsegrs
+from s4eca.data.readers.rrsis_d import read_rrsis_d
 from s4eca.data.references import Reference
-from s4eca.data.refsegrs import read_refsegrs
-from s4eca.data.rrsis_d import read_rrsis_d
-from s4eca.data.scenes import Scene, plan_scene
+from s4eca.data.synthetic.drawing import draw_scene
+from s4eca.data.synthetic.scenes import Scene, plan_scene
 from s4eca.errors import S4ecaError
 
 LAYOUTS = ("rrsis_d", "refsegrs")

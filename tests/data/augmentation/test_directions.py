@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grammar import referents
 from layouts import SAMPLES
-from s4eca.data.directions import rewrite
-from s4eca.data.rrsis_d import read_refer_entries
-from s4eca.data.scenes import express
-from s4eca.data.synthetic import scene_at
-from s4eca.data.turns import Turn
-from test_synthetic import referents
+from s4eca.data.augmentation.directions import rewrite
+from s4eca.data.augmentation.turns import Turn
+from s4eca.data.readers.rrsis_d import read_refer_entries
+from s4eca.data.synthetic.module import scene_at
+from s4eca.data.synthetic.scenes import express
 
 # The same eight turns as NumPy does them, and as a position (x, y) in the unit square with y downwards moves.
 ARRAYS = {

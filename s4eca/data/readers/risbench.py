@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from s4eca.data.checks import check_count, check_files, check_split, check_unique, unique_ids
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
-from s4eca.data.phrases import check_phrases, read_phrases
-from s4eca.data.refer_layout import check_root
+from s4eca.data.readers.checks import check_count, check_files, check_split, check_unique, unique_ids
+from s4eca.data.readers.phrases import check_phrases, read_phrases
+from s4eca.data.readers.refer_layout import check_root
+from s4eca.data.readers.writing import References, flatten, place_as, save_grid
 from s4eca.data.references import Reference
-from s4eca.data.writing import References, flatten, place_as, save_grid
 from s4eca.errors import S4ecaError
 
 # The sum, 52,472, is the published one; how it splits is what users of the dataset report.
 RISBENCH_COUNTS = {"train": 26_300, "val": 10_013, "test": 16_159}
+THRESHOLD = 0  # reads masks of 0 and 255 and of 0 and 1 alike
 
 _BASES = ("", "RISBench_dataset", "RISBench", "RISBench/RISBench_dataset")
 # The release, then names that some users have given its folders.
@@ -38,7 +39,7 @@ def read_risbench(
     root: str | Path,
     split: str,
     strict_counts: bool = False,
-    threshold: int = 0,
+    threshold: int = THRESHOLD,
     expected: Mapping[str, int] = RISBENCH_COUNTS,
     need_files: bool = True,
 ) -> list[Reference]:
@@ -150,7 +151,7 @@ class RISBenchDataModule(ReferringDataModule):
 
     name = "risbench"
 
-    def __init__(self, *, threshold: int = 0, max_tokens: int = 50, **options: Any) -> None:
+    def __init__(self, *, threshold: int = THRESHOLD, max_tokens: int = 50, **options: Any) -> None:
         super().__init__(max_tokens=max_tokens, **options)
         self.threshold = threshold
 

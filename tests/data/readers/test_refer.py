@@ -6,11 +6,11 @@ import pytest
 
 from layouts import HEIGHT, SAMPLES, WIDTH, box_mask, rle, write_rrsis_d
 from s4eca.data import RRSISDDataModule, read_refer
-from s4eca.data import refer as refer_module
 from s4eca.data.masks import EmptyMask
-from s4eca.data.refer import ReferDataModule
-from s4eca.data.refer_files import read_refer_entries
-from s4eca.data.refer_layout import find_layout
+from s4eca.data.readers import refer as refer_module
+from s4eca.data.readers.refer import ReferDataModule
+from s4eca.data.readers.refer_files import read_refer_entries
+from s4eca.data.readers.refer_layout import find_layout
 from s4eca.errors import S4ecaError
 
 COUNTS = {"train": 4, "val": 2, "test": 2}

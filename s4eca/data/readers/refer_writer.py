@@ -8,8 +8,8 @@ from typing import Any
 from pycocotools import mask as coco
 
 from s4eca.data.masks import encode_mask
+from s4eca.data.readers.writing import References, file_names, flatten, place_images
 from s4eca.data.references import Reference
-from s4eca.data.writing import References, file_names, flatten, place_images
 
 # gRefCOCO's way to say that nothing is meant
 _NOTHING = [-1]

@@ -2,7 +2,7 @@ import pytest
 
 from layouts import SAMPLES, write_jsonl, write_refsegrs, write_risbench, write_rrsis_d
 from s4eca.data import LAYOUTS, ReferringDataModule, detect_layout
-from s4eca.data.layouts import get_layout
+from s4eca.data.readers.layouts import get_layout
 from s4eca.errors import S4ecaError
 
 

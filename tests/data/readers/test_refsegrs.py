@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from layouts import SAMPLES, box_mask, write_refsegrs
-from s4eca.data.refsegrs import REFSEGRS_CLASSES, category_of, read_refsegrs
+from s4eca.data.readers.refsegrs import REFSEGRS_CLASSES, category_of, read_refsegrs
 from s4eca.errors import S4ecaError
 
 COUNTS = {"train": 4, "val": 2, "test": 2}

@@ -16,13 +16,13 @@ from omegaconf import OmegaConf
 
 from layouts import picture
 from s4eca.build import instantiate
-from s4eca.data.drawing import draw_scene
-from s4eca.data.scenes import express
-from s4eca.data.synthetic import scene_at
-from s4eca.data.transforms import Augmentation
+from s4eca.data.augmentation.transforms import Augmentation
+from s4eca.data.synthetic.drawing import draw_scene
+from s4eca.data.synthetic.module import scene_at
+from s4eca.data.synthetic.scenes import express
 from s4eca.errors import S4ecaError
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 ALL_TURNS = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "rotation": 0.75}
 PARTS = [{"brightness": 0.3}, {"contrast": 0.3}, {"blur": 2.0}, {"noise": 0.1}, {"hue": 0.1}, {"saturation": 0.5}]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4eca.data.directions import TOPS, rewrite
-from s4eca.data.occlusion import is_occluded, occlude
-from s4eca.data.turns import Turn
+from s4eca.data.augmentation.directions import TOPS, rewrite
+from s4eca.data.augmentation.occlusion import is_occluded, occlude
+from s4eca.data.augmentation.turns import Turn
 from s4eca.errors import S4ecaError
 
 # Beyond these a "gray" roof turns into a "white" one, a small object disappears, or a lawn is no longer green.
@@ -195,6 +195,3 @@ def _refuse_albumentationsx() -> None:
         "The package albumentationsx (AGPL) takes the import name of albumentations:"
         " run `pip uninstall albumentationsx` and `pip install --force-reinstall albumentations==2.0.8`."
     )
-
-
-Photometric = Augmentation  # TRANSITION: to go when datamodule.py and __init__.py no longer import it

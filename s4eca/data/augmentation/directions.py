@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from s4eca.data.turns import Turn, Vector
+from s4eca.data.augmentation.turns import Turn, Vector
 
 TOPS = ("on the top", "at the top")
 

@@ -1,0 +1,1 @@
+"""Augmentation of training samples that leaves the expression true, or rewrites it."""
