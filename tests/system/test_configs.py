@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from runs import ROOT, composed, run, train
 from s4eca.build import build_callbacks, build_data, build_loggers, build_module, build_trainer
-from s4eca.data import synthesize
+from s4eca.cli.main import app
+from s4eca.data import Augmentation, ReferringDataModule, synthesize
+from s4eca.lit import CSVLog
 
 pytestmark = pytest.mark.system
 CONF = ROOT / "conf"
@@ -45,7 +48,8 @@ def test_every_experiment_trains_one_batch(name, datasets, tmp_path):
     data.prepare_data()
     module = build_module(config)
     data.tokenizer = module.segmenter.text.load_tokenizer()
-    trainer = build_trainer(config, tmp_path, build_callbacks(config, tmp_path), build_loggers(config, tmp_path))
+    loggers = [CSVLog(tmp_path), *build_loggers(config, tmp_path)]
+    trainer = build_trainer(config, tmp_path, build_callbacks(config, tmp_path), loggers)
     trainer.fit(module, data)
     assert trainer.global_step == 1
     assert module.scores["lavt"]["n"] == 2
@@ -82,6 +86,24 @@ def test_every_option_says_what_it_is_and_builds(group, option):
         assert module.segmenter.method.name == option.partition("_")[0]
 
 
+@pytest.mark.parametrize("option", [o for o in options("data") if o != "checkpoint"])
+def test_every_dataset_builds_with_what_the_trainer_gives_it(option):
+    overrides = ["data.dataset=rrsishr"] if option == "refer" else []
+    data = build_data(composed("image_size=96", "seed=7", f"data={option}", *overrides))
+    assert isinstance(data, ReferringDataModule)
+    assert data.name == ("rrsishr" if option == "refer" else option)
+    assert (data.image_size, data.seed) == (96, 7)
+    assert data.cache is None
+    assert data.augmentation == Augmentation()
+
+
+@pytest.mark.parametrize("option", options("augmentation"))
+def test_every_augmentation_builds(option):
+    data = build_data(composed(f"augmentation={option}"))
+    assert isinstance(data.augmentation, Augmentation)
+    assert data.augmentation.active == (option != "none")
+
+
 def test_the_whole_default_config_is_documented_in_place():
     for path in CONF.rglob("*.yaml"):
         text = path.read_text()
@@ -102,13 +124,14 @@ def test_callbacks_can_be_added(extra, datasets, tmp_path):
     assert names.count("ModelCheckpoint") == 2
 
 
-def test_help_and_the_three_ways_in(tmp_path):
-    printed = run("-m", "s4eca", "--help", cwd=tmp_path)
-    for command in ("train", "eval", "share", "data"):
+def test_help_and_the_ways_in(tmp_path):
+    printed = CliRunner().invoke(app, ["--help"]).output
+    for command in ("train", "eval", "score", "compare", "table", "share", "data"):
         assert command in printed
-    assert "synthesize" in run("-m", "s4eca", "data", "--help", cwd=tmp_path)
-    for printed in (train("--cfg", "job", cwd=tmp_path), run("-m", "s4eca", "train", "--cfg", "job", cwd=tmp_path)):
-        assert "_target_: s4eca.tuning.S4ECA" in printed
+    printed = CliRunner().invoke(app, ["data", "--help"]).output
+    for command in ("audit", "show", "convert", "synthesize"):
+        assert command in printed
+    assert "_target_: s4eca.tuning.S4ECA" in run("-m", "s4eca", "train", "--cfg", "job", cwd=tmp_path)
     assert "experiment: demo, " in " ".join(train("--help", cwd=tmp_path).split())
 
 
@@ -131,6 +154,8 @@ def test_the_wheel_carries_the_configs(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in CONF.rglob("*.yaml"):
         assert f"s4eca/conf/{path.relative_to(CONF).as_posix()}" in names
+    for name in ("page/page.html.jinja", "tables/published.csv", "tables/published_cost.csv"):
+        assert f"s4eca/evaluation/{name}" in names
     assert not any(name.startswith(("tests/", "data/")) for name in names)
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     away = {"PYTHONPATH": str(tmp_path / "installed")}
