@@ -22,7 +22,7 @@ demo: $(READY)
 	$(BIN)/python eval.py ckpt=$(DEMO)/checkpoints/best.ckpt shuffle_expressions=true pictures=0
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -282,8 +282,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(table(rows))
     if options.json is not None:
         about = {
-            "images": "drawn" if options.root is None else "given",
-            **{name: getattr(options, name) for name in ("samples", "size", "image_size", "batch_size", "repeats")},
+            **({"images": "drawn", "size": options.size} if options.root is None else {"images": "given"}),
+            **{name: getattr(options, name) for name in ("samples", "image_size", "batch_size", "repeats")},
             "cores": os.cpu_count(),
             "versions": {
                 "python": platform.python_version(),

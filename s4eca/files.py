@@ -3,10 +3,41 @@
 import os
 from pathlib import Path
 
+from s4eca.errors import S4ecaError
+
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file as a whole: writes next to it and moves into place; what was there stays until then."""
+    """Replaces a file as a whole: writes next to it and moves into place; what was there stays until then.
+
+    Raises:
+        S4ecaError: the place cannot be written to.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    # newline="": what csv has written keeps its own line ends
-    partial.write_text(text, encoding="utf-8", newline="")
-    partial.replace(path)
+    try:
+        try:
+            # newline="": what csv has written keeps its own line ends
+            partial.write_text(text, encoding="utf-8", newline="")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise S4ecaError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; raises `S4ecaError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise S4ecaError(
+            f"The folder {folder} cannot be made ({error.strerror or error}): choose another place."
+        ) from error
+
+
+def check_writable(file: Path) -> None:
+    """Makes a file's folder and raises `S4ecaError` where the file could not be written, before the work is done."""
+    if file.is_dir():
+        raise S4ecaError(f"{file} is a folder: name a file.")
+    make_folder(file.parent)
+    if not os.access(file.parent, os.W_OK):
+        raise S4ecaError(f"{file} cannot be written: choose another place.")

@@ -37,7 +37,7 @@ def test_holds_what_can_change_and_says_what_it_is(trained, content):
     assert set(meta) == {"versions", "config", "tokenizer", "base", "data"}
     assert meta["config"] == {"model": {"lr": 3e-3}}
     assert meta["base"]["vision"]["sha256"] == module.segmenter.vision.base.sha256
-    assert meta["data"] == data.fingerprint(("train", "val"))
+    assert meta["data"] == {"name": "synthetic", **data.fingerprint(("train", "val"))}
     towers = sum(p.numel() for p in module.segmenter.text.parameters()) + sum(
         p.numel() for p in module.segmenter.vision.parameters()
     )

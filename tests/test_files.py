@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from s4eca.files import write_text
+from s4eca.errors import S4ecaError
+from s4eca.files import check_writable, make_folder, write_text
 
 
 def test_replaces_a_file_as_a_whole(tmp_path):
@@ -18,9 +19,20 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     write_text(path, "old")
 
     def full(self, *args, **options):
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(S4ecaError, match=r"a\.json cannot be written \(disk full\)"):
         write_text(path, "new")
     assert path.read_text() == "old"
+
+
+def test_places_that_cannot_be_are_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    for make in (make_folder, lambda path: check_writable(path / "scores.json")):
+        with pytest.raises(S4ecaError, match="cannot be made"):
+            make(tmp_path / "file" / "below")
+    with pytest.raises(S4ecaError, match="is a folder: name a file"):
+        check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "scores.json")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == []

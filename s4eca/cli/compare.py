@@ -28,7 +28,10 @@ def compare(
     from s4eca.evaluation.compare import compare as pair
     from s4eca.evaluation.report import dump_metrics
     from s4eca.evaluation.results import read_evaluation
+    from s4eca.files import check_writable
 
+    if json_file is not None:
+        check_writable(json_file)
     settings = Bootstrap(replicates, seed, confidence)
     comparison = pair(read_evaluation(a), read_evaluation(b), protocol or None, settings)
     console = Console(soft_wrap=True, highlight=False)
@@ -39,7 +42,6 @@ def compare(
         console.print(_table(name, paired, confidence))
     console.print("≤ 0: share of the replicates. p: two-sided bootstrap p of no difference.")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         dump_metrics(json_file, comparison.as_dict())
         console.print(str(json_file), markup=False)
 

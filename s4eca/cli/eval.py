@@ -1,7 +1,12 @@
 """Evaluation of a checkpoint: everything it needs but the base weights and the data is in the checkpoint."""
 
+import hashlib
+import json
 import os
+import shlex
+import shutil
 import sys
+from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +25,19 @@ from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.page.build import write_page
 from s4eca.evaluation.page.panels import Panel, choose_panels, save_panels
-from s4eca.evaluation.predictions import FORMATS, decode, open_writer
+from s4eca.evaluation.predictions import FORMATS, decode, open_writer, prediction_path
 from s4eca.evaluation.report import metrics_table, write_metrics
 from s4eca.evaluation.results import build_evaluation, write_samples
 from s4eca.evaluation.shuffle import shuffle_expressions
 from s4eca.evaluation.summary import summarise_evaluation
+from s4eca.files import make_folder
 from s4eca.lit.collecting import CollectPredictions
 from s4eca.lit.referring import ReferringModule
 from s4eca.lit.wandb_report import send_evaluation
 from s4eca.parameters import count_parameters, method_share
+
+# what a run may have otherwise without being another training
+_ELSEWHERE = frozenset(("seed", "root", "weights", "cache", "num_workers", "pin_memory", "strict_counts", "devices"))
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,11 @@ class Options:
         if self.predictions is not None and self.predictions not in FORMATS:
             raise S4ecaError(f"predictions={self.predictions} is no format; choose one of {', '.join(FORMATS)}.")
         for name in ("pictures", "bootstrap"):
-            if getattr(self, name) < 0:
-                raise S4ecaError(f"{name}={getattr(self, name)} is negative; 0 switches it off.")
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise S4ecaError(f"{name}={value} cannot be; give a whole number from 0 up, 0 switches it off.")
+        if self.shuffled is not None and (type(self.shuffled) is not int or self.shuffled < 0):
+            raise S4ecaError(f"seed={self.shuffled} cannot be; give a whole number from 0 up.")
 
 
 def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, options: Options) -> dict[str, Any]:
@@ -86,7 +98,7 @@ def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, option
     module = build_module(config)
     load_learned(module.segmenter, checkpoint)
     folder = folder or default_folder(checkpoint.path, data.name, options)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     loggers = build_loggers(config, folder)
     collected = CollectPredictions()
     trainer = build_trainer(config, folder, [collected], loggers)
@@ -108,6 +120,7 @@ def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, option
         Panel.read(choice, references[choice.position], decode(collected.masks[references[choice.position].id]))
         for choice in choose_panels(evaluation, next(iter(evaluation.rows)), options.pictures)
     ]
+    _remove_predictions(folder, keep=writer.path if writer is not None else None)
     files = [*write_metrics(folder, summary), write_samples(folder, evaluation)]
     files.append(write_page(folder, evaluation, summary, panels))
     files += [writer.path] if writer is not None else []
@@ -146,8 +159,38 @@ def describe(
         "method_share": method_share(segmenter),
         "precision": config["trainer"]["precision"],
         "versions": checkpoint.meta["versions"],
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "recipe": recipe(checkpoint.config),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def recipe(trained: Config) -> str:
+    """Returns a hash of all that makes a training what it is but its seed: runs that share it are seeds of one another.
+
+    Places, workers and devices are left out.
+    """
+    groups = ("model", "tuning", "vision", "text", "fusion", "decoder", "loss", "data", "trainer", "init_from")
+    content = {name: trained.get(name) for name in groups}
+    text = json.dumps(_without(content, _ELSEWHERE), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(node: Any, keys: Set[str]) -> Any:
+    if isinstance(node, Mapping):
+        return {name: _without(value, keys) for name, value in node.items() if name not in keys}
+    return [_without(value, keys) for value in node] if isinstance(node, list) else node
+
+
+def _remove_predictions(folder: Path, keep: Path | None) -> None:
+    """Removes the masks that an earlier evaluation has left in the folder, which would pass for those of this one."""
+    for form in FORMATS:
+        path = prediction_path(folder, form)
+        if path == keep:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def merge(trained: Config, given: DictConfig) -> Config:
@@ -182,7 +225,7 @@ def evaluate_composed(given: DictConfig) -> float:
         given.pictures,
         given.predictions,
         given.bootstrap,
-        int(given.seed) if given.shuffle_expressions else None,
+        given.seed if given.shuffle_expressions else None,
     )
     checkpoint = read_checkpoint(given.ckpt)
     summary = evaluate(merge(checkpoint.config, given), checkpoint, Path(given.out) if given.out else None, options)

@@ -74,9 +74,13 @@ def score_predictions(
     from s4eca.evaluation.score import notes
     from s4eca.evaluation.score import score as count
     from s4eca.evaluation.summary import summarise_evaluation
+    from s4eca.files import check_writable, make_folder
 
     config, split, seed = compose(overrides)
-    _check_places(out, folder)
+    if out is not None:
+        check_writable(out)
+    if folder is not None:
+        make_folder(folder)
     with read_predictions(predictions) as masks:
         data = build_data(config)
         data.prepare_data()
@@ -84,7 +88,7 @@ def score_predictions(
         image_size, at = config["image_size"], config["at"]
         rows, sizes = count(masks, references, image_size, at, progress=True)
         about = {
-            "name": config["name"] or (out or folder or predictions).stem,
+            "name": config["name"] or (out.stem if out else (folder or predictions).name),
             "dataset": data.name,
             "split": split,
             "data": data.fingerprint((split,))[split],
@@ -108,19 +112,6 @@ def score_predictions(
     for file in files:
         console.print(os.path.relpath(file), highlight=False)
     return summary
-
-
-def _check_places(out: Path | None, folder: Path | None) -> None:
-    """Makes the folders that are written to; raises `S4ecaError` where that cannot be."""
-    if out is not None and out.is_dir():
-        raise S4ecaError(f"--out {out} is a folder: name a file, or use --folder.")
-    for place in (out.parent if out is not None else None, folder):
-        if place is None:
-            continue
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise S4ecaError(f"The folder {place} cannot be made ({error.strerror}): choose another place.") from error
 
 
 def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:

@@ -1,6 +1,7 @@
 """`s4eca data show`: samples as pictures."""
 
 import random
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,14 @@ def show(
     check_sheet_path(out)
     if ids is not None and (n is not None or seed is not None):
         raise S4ecaError("--ids says which samples are drawn: leave out --n and --seed.")
-    records = survey(root, layout).records
+    surveyed = survey(root, layout)
+    records = surveyed.records
+    if not records:
+        reasons = "; ".join(item.text for item in surveyed.findings if item.severity == "error")
+        raise S4ecaError(f"{root} holds no sample ({reasons or 'its files are empty'}): mend or replace its files.")
+    for item in surveyed.findings:
+        if item.code == "unreadable-file":
+            warnings.warn(item.text, stacklevel=2)
     found = matching(records, split, find, category)
     if ids is not None:
         chosen = by_ids(found, [id.strip() for id in ids.split(",") if id.strip()])

@@ -33,20 +33,18 @@ def table(
     from s4eca.evaluation.tables.build import build_tables
     from s4eca.evaluation.tables.formats import FORMATS
     from s4eca.evaluation.tables.runs import find_runs
+    from s4eca.files import check_writable, write_text
 
     if form not in FORMATS:
         raise S4ecaError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
-    if out is not None and out.is_dir():
-        raise S4ecaError(f"--out {out} is a folder: give the file to write.")
+    if out is not None:
+        check_writable(out)
     chosen = _choose_published(published)
     evaluations = _choose_runs(find_runs(runs), dataset, split)
     text = FORMATS[form](build_tables(evaluations, chosen, protocol, _score(sort), group))
     if out is None:
         typer.echo(text, nl=False)
         return
-    from s4eca.files import write_text
-
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
     typer.echo(str(out))
 

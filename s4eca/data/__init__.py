@@ -3,7 +3,7 @@
 from s4eca.data.augmentation.transforms import Augmentation
 from s4eca.data.convert import convert
 from s4eca.data.datamodule import ReferringDataModule
-from s4eca.data.dataset import Collate, ReferenceDataset, count_truncated
+from s4eca.data.dataset import Collate, ReferenceDataset
 from s4eca.data.joint import JointDataModule
 from s4eca.data.masks import EmptyMask, FileMask, RleMask, StoredMask, encode_mask
 from s4eca.data.readers.checks import SPLITS
@@ -43,7 +43,6 @@ __all__ = [
     "StoredMask",
     "SyntheticDataModule",
     "convert",
-    "count_truncated",
     "detect_layout",
     "encode_mask",
     "read_jsonl",

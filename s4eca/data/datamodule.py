@@ -104,10 +104,6 @@ class ReferringDataModule(LightningDataModule):
             self._references[split] = self.read(split)
         return self._references[split]
 
-    def category_names(self, split: str) -> tuple[str, ...]:
-        """Returns the names of the categories that occur in a split, sorted."""
-        return tuple(sorted({item.category for item in self.references(split) if item.category is not None}))
-
     def replace(self, split: str, references: list[Reference]) -> None:
         """Puts other references in the place of a split's own, for experiments such as shuffled expressions."""
         check_split(split)
@@ -188,21 +184,23 @@ class ReferringDataModule(LightningDataModule):
         """Returns a loader over any split as it is evaluated: every reference once, in order, with original masks.
 
         Raises:
-            S4ecaError: there are more processes than references, and one would wait for the others in vain.
+            S4ecaError: there are more processes than batches, and one would wait for the others in vain.
         """
         dataset = self.dataset(split, train=False)
         sampler = self._sampler(len(dataset), train=False)
-        if len(dataset) < sampler.num_replicas:
+        batches = -(-len(dataset) // self.eval_batch_size)
+        if batches < sampler.num_replicas:
             raise S4ecaError(
-                f"The {split} split has {len(dataset)} references for {sampler.num_replicas} processes: evaluate it"
-                f" with trainer.devices={max(len(dataset), 1)} or fewer."
+                f"The {split} split has {batches} batches for {sampler.num_replicas} processes: evaluate it with"
+                f" trainer.devices={max(batches, 1)} or fewer, or a smaller data.eval_batch_size."
             )
         return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
 
     def _sampler(self, length: int, train: bool) -> EpochSampler:
         trainer = self.trainer
         replicas, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
-        return EpochSampler(length, self.seed, shuffle=train, num_replicas=replicas, rank=rank, even=train)
+        block = 1 if train else self.eval_batch_size
+        return EpochSampler(length, self.seed, train, num_replicas=replicas, rank=rank, even=train, block=block)
 
     def _loading(self, split: str) -> dict[str, Any]:
         """Returns the arguments that all loaders share."""
@@ -262,6 +260,8 @@ def _start_worker(worker_id: int) -> None:  # noqa: ARG001
 
 
 def _at_least(lowest: int, value: int, name: str) -> int:
+    if type(value) is not int:
+        raise S4ecaError(f"data.{name}={value} is no whole number: set it to {lowest} or more.")
     if value < lowest:
         raise S4ecaError(f"data.{name}={value} is too small: set it to {lowest} or more.")
     return value

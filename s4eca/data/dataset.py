@@ -263,8 +263,3 @@ def token_lengths(references: Sequence[Reference], tokenizer: Tokenizer) -> list
     ids = tokenizer(expressions)["input_ids"] if expressions else []
     lengths = {expression: len(row) for expression, row in zip(expressions, ids, strict=True)}
     return [lengths[reference.expression] for reference in references]
-
-
-def count_truncated(references: Sequence[Reference], tokenizer: Tokenizer, max_tokens: int) -> int:
-    """Returns how many expressions would lose words at `max_tokens`."""
-    return sum(length > max_tokens for length in token_lengths(references, tokenizer))

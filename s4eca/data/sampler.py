@@ -26,6 +26,8 @@ class EpochSampler(DistributedSampler[Key]):
         rank: this process; it takes every `num_replicas`-th sample of the common order.
         even: give every process the same number of samples by leaving out up to `num_replicas - 1` at the end of the
             epoch's order, as training needs it. Without it nothing is left out or repeated, as evaluation needs it.
+        block: samples that are dealt to a process together. With the batch size, every batch of several processes is
+            one that a single process would see too, so that results cannot differ by how samples are batched.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class EpochSampler(DistributedSampler[Key]):
         num_replicas: int = 1,
         rank: int = 0,
         even: bool = False,
+        block: int = 1,
     ) -> None:
         super().__init__(range(length), num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.length = length
         self.even = even
+        self.block = block
         self.start = 0  # where iterators opened from now on begin
 
     def order(self, epoch: int) -> list[int]:
@@ -50,12 +54,14 @@ class EpochSampler(DistributedSampler[Key]):
             common = np.arange(self.length)
         if self.even:
             common = common[: self.length // self.num_replicas * self.num_replicas]
-        return [int(index) for index in common[self.rank :: self.num_replicas]]
+        starts = range(self.rank * self.block, len(common), self.num_replicas * self.block)
+        return [int(index) for start in starts for index in common[start : start + self.block]]
 
     def __len__(self) -> int:
         if self.even:
             return self.length // self.num_replicas
-        return len(range(self.rank, self.length, self.num_replicas))
+        starts = range(self.rank * self.block, self.length, self.num_replicas * self.block)
+        return sum(min(self.block, self.length - start) for start in starts)
 
     def __iter__(self) -> "EpochIterator":
         return EpochIterator(self)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.about import approximated
 from s4eca.evaluation.bootstrap import Bootstrap, interval, replicate
 from s4eca.evaluation.metrics import AREA, INTERSECTION, NO_TARGET, PRECISION, UNION, ratios, terms
 from s4eca.evaluation.results import Evaluation, SampleInfo
@@ -109,6 +110,7 @@ def compare(
     settings = settings or Bootstrap()
     names = _common_protocols(a, b, protocols)
     _check_about(a, b)
+    _check_exact(a, b, names)
     place = _places(a, b)
     _check_samples(a.samples, [b.samples[i] for i in place])
     rows_a = {name: a.rows[name] for name in names}
@@ -170,6 +172,20 @@ def _common_protocols(a: Evaluation, b: Evaluation, wanted: Sequence[str] | None
                     f"The {run} run was not evaluated under the protocol '{name}': it has {', '.join(evaluation.rows)}."
                 )
     return list(dict.fromkeys(wanted))
+
+
+def _check_exact(a: Evaluation, b: Evaluation, names: Sequence[str]) -> None:
+    """Raises `S4ecaError` where one run was scored exactly under a protocol and the other by a stand-in for it."""
+    unlike = [name for name in names if approximated(a.about, name) != approximated(b.about, name)]
+    if unlike:
+        reasons = [approximated(run.about, unlike[0]) or "exactly" for run in (a, b)]
+        alike = [name for name in a.rows if name in b.rows and name not in unlike]
+        alike = [name for name in alike if approximated(a.about, name) == approximated(b.about, name)]
+        remedy = f"choose --protocol {' or '.join(alike)}" if alike else "score both in the same way"
+        raise S4ecaError(
+            f"Under {', '.join(unlike)} the runs were not scored alike ({unlike[0]}: {reasons[0]}; {reasons[1]}):"
+            f" {remedy}."
+        )
 
 
 def _check_about(a: Evaluation, b: Evaluation) -> None:

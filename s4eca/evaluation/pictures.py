@@ -27,6 +27,7 @@ def panel(
     truth: Tensor | np.ndarray,
     prediction: Tensor | np.ndarray,
     iou: float | None = None,
+    protocol: str | None = None,
 ) -> Image.Image:
     """Draws one sample.
 
@@ -36,6 +37,7 @@ def panel(
         truth: (H, W) bool.
         prediction: (H, W) bool.
         iou: fraction, written underneath where given.
+        protocol: under which the IoU was taken; the masks may be shown at another size.
 
     Returns:
         An RGB picture of four tiles: image, truth, prediction, and what was missed or is false.
@@ -48,7 +50,7 @@ def panel(
     text_font = ImageFont.load_default(TEXT_SIZE)
     lines = _wrap(expression, text_font, width - 2 * MARGIN)
     if iou is not None:
-        lines.append(f"IoU {iou:.3f}")
+        lines.append(f"IoU {iou:.3f}" + (f" ({protocol})" if protocol else ""))
 
     top, line_height = TITLE_SIZE + 2 * MARGIN, TEXT_SIZE + MARGIN
     canvas = Image.new("RGB", (width, top + size[1] + MARGIN + len(lines) * line_height), "white")

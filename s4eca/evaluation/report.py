@@ -53,7 +53,7 @@ def write_metrics(folder: Path, summary: Summary) -> tuple[Path, Path]:
 
     The CSV file has a line per protocol and group of samples: `all`, `nonempty` (without those of empty truth),
     `category:NAME`, `pixels:BUCKET` and `share:BUCKET` (the truth's size). Its columns are protocol, group, n, n_empty,
-    n_no_target, the scores as fractions, and for `all` their intervals as `NAME low` and `NAME high`. What has no value
+    n_no_target, the scores as fractions, and for `all` and `nonempty` intervals as `NAME low` and `NAME high`. What has no value
     is empty. Files are replaced as a whole: a reader never sees half of one.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,9 @@ def _lines(summary: Summary) -> Iterator[dict[str, Any]]:
         high = {f"{name} high": bounds[1] for name, bounds in intervals.items()}
         yield {"protocol": protocol, "group": "all", **values, **low, **high}
         prefix = "nonempty/"
-        nonempty = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+        nonempty = {
+            name.removeprefix(prefix): value for name, value in {**values, **low, **high}.items() if prefix in name
+        }
         yield {"protocol": protocol, "group": "nonempty", **nonempty}
         for category, scores in summary["categories"].get(protocol, {}).items():
             yield {"protocol": protocol, "group": f"category:{category}", **scores}

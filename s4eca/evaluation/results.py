@@ -1,6 +1,7 @@
 """One evaluation as data: a row of pixels per sample and protocol, and what the numbers belong to."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections import Counter
@@ -28,8 +29,8 @@ class SampleInfo:
 
     Attributes:
         id: as the reader gives it.
-        image: the image file's name, with folders where it would stand for two; samples on one image share it, and the
-            bootstrap draws images.
+        image: name of the image file, or of the first file with the same content (with folders where two share a name);
+            samples on one image share it, and the bootstrap draws images.
         expression: as the network read it.
         category: class name, None where the dataset has none.
         no_target: the expression names nothing on purpose.
@@ -102,11 +103,28 @@ def build_evaluation(
 
 
 def _image_names(references: Sequence[Reference]) -> dict[Path, str]:
-    """Returns each image's file name, with its folders where datasets that are evaluated jointly share a name."""
+    """Returns for each image file the name of the first one with the same content.
+
+    RefSegRS has a numbered copy of an image for each of its expressions. Names get their folders where datasets that
+    are evaluated jointly share one.
+    """
     paths = list(dict.fromkeys(reference.image for reference in references))
     counts = Counter(path.name for path in paths)
-    common = Path(os.path.commonpath(paths)) if paths else Path()
-    return {path: path.name if counts[path.name] == 1 else path.relative_to(common).as_posix() for path in paths}
+    common = Path(os.path.commonpath([path.absolute() for path in paths])) if paths else Path()
+    first: dict[bytes, str] = {}
+    names = {}
+    for path in paths:
+        name = path.name if counts[path.name] == 1 else path.absolute().relative_to(common).as_posix()
+        names[path] = first.setdefault(_content(path), name)
+    return names
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "blake2b").digest()
+    except OSError:  # gone since it was evaluated
+        return str(path).encode()
 
 
 def write_samples(folder: Path, evaluation: Evaluation) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from s4eca.evaluation.bootstrap import Bootstrap, intervals
-from s4eca.evaluation.metrics import CATEGORY, protocol_scores, summarise
+from s4eca.evaluation.metrics import AREA, CATEGORY, NO_TARGET, protocol_scores, summarise
 from s4eca.evaluation.results import Evaluation, SampleInfo
 
 PIXELS = ("small", "medium", "large")
@@ -32,7 +32,8 @@ def summarise_evaluation(
     Returns:
         `about`: as the evaluation has it.
         `protocols`: protocol to scores, and under `nonempty/NAME` those without the samples of empty truth.
-        `intervals`: `confidence`, `replicates`, `seed`, and `protocols`: protocol to score to [low, high].
+        `intervals`: `confidence`, `replicates`, `seed`, and `protocols`: protocol to score to [low, high], those under
+            `nonempty/NAME` where a truth is empty.
         `categories`: protocol to category to scores, in the order of their names, samples without one last.
         `sizes`: `pixels` and `share`: protocol to bucket to scores, over the samples whose truth has a pixel in the
         image file.
@@ -40,7 +41,7 @@ def summarise_evaluation(
     Raises:
         S4ecaError: settings of the bootstrap that make no sense, or an unknown protocol.
     """
-    bounds = intervals(evaluation, Bootstrap(replicates, seed, confidence)) if replicates else {}
+    bounds = _bounds(evaluation, Bootstrap(replicates, seed, confidence)) if replicates else {}
     names = dict(enumerate(evaluation.categories)) | {-1: NO_CATEGORY}
     pixels, shares = pixel_buckets(evaluation.samples), share_buckets(evaluation.samples)
     rows = evaluation.rows
@@ -58,6 +59,17 @@ def summarise_evaluation(
         },
         "sizes": {"pixels": _sizes(rows, pixels, PIXELS), "share": _sizes(rows, shares, SHARES)},
     }
+
+
+def _bounds(evaluation: Evaluation, settings: Bootstrap) -> dict[str, dict[str, list[float]]]:
+    bounds = intervals(evaluation, settings)
+    for protocol, rows in evaluation.rows.items():
+        kept = np.flatnonzero((rows[:, AREA] > 0) | (rows[:, NO_TARGET] != 0))
+        if len(kept) < len(rows):
+            part = Evaluation(evaluation.about, [evaluation.samples[i] for i in kept], {protocol: rows[kept]})
+            again = intervals(part, settings)[protocol]
+            bounds[protocol] |= {f"nonempty/{name}": again[name] for name in again if name not in ("N-acc", "T-acc")}
+    return bounds
 
 
 def pixel_buckets(samples: Sequence[SampleInfo]) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
+from s4eca.evaluation.about import is_shuffled
 from s4eca.evaluation.metrics import INTERSECTION, UNION
 from s4eca.evaluation.page.panels import Panel
-from s4eca.evaluation.page.wording import are_shuffled
 from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.evaluation.results import Evaluation
 
@@ -44,7 +44,7 @@ def send_evaluation(
 
     run = logger.experiment
     about = evaluation.about
-    place = f"{about.get('dataset', 'data')}/{about.get('split', 'split')}{'_shuffled' if are_shuffled(about) else ''}"
+    place = f"{about.get('dataset', 'data')}/{about.get('split', 'split')}{'_shuffled' if is_shuffled(about) else ''}"
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"evaluation-{run.id}-{place}")[:_NAME_LENGTH]
     artifact = wandb.Artifact(name, type="evaluation", metadata=dict(about))
 

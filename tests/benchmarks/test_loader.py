@@ -54,7 +54,11 @@ def test_it_compares_measures_and_writes(loader, tmp_path, capsys):
     for row in result["rows"]:
         assert row["samples_per_second"] > 0
         assert row["lowest_ratio"] <= row["ratio"] <= row["highest_ratio"]
-    assert result["about"]["samples"] == 6
+    assert {key: result["about"][key] for key in ("samples", "images", "size")} == {
+        "samples": 6,
+        "images": "drawn",
+        "size": 100,
+    }
     printed = capsys.readouterr().out
     assert "lowest-highest" in printed
     assert f"{result['rows'][3]['samples_per_second']:.1f}" in printed
@@ -117,12 +121,15 @@ def test_the_baseline_is_the_plain_loop(loader, tmp_path):
     assert data.tokenizer.decode(input_ids, skip_special_tokens=True) == item.expression.lower()
 
 
-def test_on_real_images(loader, capsys):
+def test_on_real_images(loader, tmp_path, capsys):
     root = SAMPLES / "rrsisd_mini"
     if not root.is_dir():
         pytest.skip("the RRSIS-D sample is not in ../shared/data")
     arguments = ["--root", str(root), "--samples", "4", "--batch-size", "2", "--repeats", "1", "--workers", "0"]
-    assert loader.main(arguments) == 0
+    assert loader.main([*arguments, "--json", str(tmp_path / "loader.json")]) == 0
+    about = json.loads((tmp_path / "loader.json").read_text())["about"]
+    assert about["images"] == "given"
+    assert "size" not in about  # of drawn scenes only
     assert '"torch_share": 0.0' in capsys.readouterr().out
 
 

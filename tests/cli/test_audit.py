@@ -178,3 +178,16 @@ def test_show_refuses(root, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(root)
     assert message in words(refused(monkeypatch, capsys, "show", root, *arguments))
     assert not (root / "samples.png").exists()
+
+
+def test_show_says_what_cannot_be_read(root, tmp_path, monkeypatch, capsys):
+    instances = root / "rrsisd/instances.json"
+    text = instances.read_text()
+    instances.write_text("{")
+    with pytest.warns(UserWarning, match=r"instances\.json cannot be read as COCO"):
+        call("show", root, "--out", tmp_path / "out.html", "--size", 64)
+    instances.write_text(text)
+    (root / "rrsisd/refs(unc).p").write_bytes(b"\x80\x02]")
+    message = words(refused(monkeypatch, capsys, "show", root, "--out", tmp_path / "none.png"))
+    assert "holds no sample (refs(unc).p cannot be read" in message
+    assert not (tmp_path / "none.png").exists()

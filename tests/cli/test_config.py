@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from s4eca.cli.config import apply_overrides, conf_dir, run_folder
-from s4eca.cli.eval import Options, default_folder, merge
+from s4eca.cli.eval import Options, default_folder, merge, recipe
 from s4eca.errors import S4ecaError
 
 TRAINED = {
@@ -74,7 +74,31 @@ def test_results_go_beside_the_checkpoints_of_a_run():
     assert default_folder(Path("mine.ckpt"), "joint", Options(shuffled=3)) == Path("eval/mine_joint_test_shuffled")
 
 
-@pytest.mark.parametrize("wrong", [{"predictions": "tiff"}, {"pictures": -1}, {"bootstrap": -5}])
+@pytest.mark.parametrize("wrong", [{"predictions": "tiff"}, {"pictures": -1}, {"bootstrap": -5}, {"pictures": 1.5}])
 def test_options_that_cannot_be_are_refused(wrong):
     with pytest.raises(S4ecaError, match=next(iter(wrong))):
         Options(**wrong)
+
+
+def test_a_shuffling_seed_that_cannot_be_is_refused():
+    with pytest.raises(S4ecaError, match="seed=abc"):
+        Options(shuffled="abc")
+
+
+def test_a_recipe_is_what_seeds_share_and_other_settings_change():
+    config = {**TRAINED, "seed": 1, "model": {"lr": 1e-4}, "init_from": None}
+    elsewhere = {
+        **config,
+        "seed": 2,
+        "data": {**TRAINED["data"], "root": "new", "cache": "mine", "seed": 2},
+        "vision": {**TRAINED["vision"], "weights": "here", "seed": 2},
+        "trainer": {**TRAINED["trainer"], "devices": 2},
+    }
+    assert recipe(elsewhere) == recipe(config)
+    for changed in (
+        {"model": {"lr": 2e-4}},
+        {"data": {**TRAINED["data"], "batch_size": 8}},
+        {"trainer": {**TRAINED["trainer"], "max_steps": 9}},
+        {"init_from": "other.ckpt"},
+    ):
+        assert recipe({**config, **changed}) != recipe(config)

@@ -100,7 +100,7 @@ def test_markdown_is_the_default_and_out_is_written_whole(runs, tmp_path):
         (["--split", "train"], "None of the 3 evaluations is of train"),
         (["--published", "lavt,nobody"], "names no published method (nobody): use all, none, or some of LGCE, LAVT"),
         (["--published", ""], "names no published method (it is empty)"),
-        (["--out", "."], "--out . is a folder: give the file to write"),
+        (["--out", "."], ". is a folder: name a file"),
     ],
 )
 def test_mistakes_are_named(runs, arguments, message):

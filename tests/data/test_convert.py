@@ -211,7 +211,6 @@ def row(number, **fields):
         ({"no_target": True, "segmentation": None}, "RefSegRS cannot hold reference '202' .* no target"),
         ({"sent": "a car\nhere"}, "RefSegRS cannot hold reference '202' .* one line"),
         ({"sent": "a car\rhere"}, "one line"),
-        ({"sent": "  ", "category_name": None}, "one line"),
         ({"id": "two words"}, "'two words' .* file name without spaces"),
         ({"id": "a/b"}, "'a/b' .* file name"),
         ({"id": ".."}, "file name"),
@@ -296,7 +295,7 @@ def can_hold(layout, drawn):
 
 
 LETTERS = st.characters(exclude_categories=("Cs",))
-WORDS = st.text(LETTERS, max_size=12).map(str.strip)
+WORDS = st.text(LETTERS, min_size=1, max_size=12).map(str.strip).filter(bool)
 IDS = st.one_of(st.integers(0, 30).map(str), st.text(LETTERS, min_size=1, max_size=6), st.just("007"))
 
 

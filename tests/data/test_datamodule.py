@@ -1,7 +1,6 @@
 import pickle
 import shutil
 import warnings
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,14 +152,6 @@ def test_only_one_process_speaks_of_the_cache(tmp_path, tokenizer, capsys):
     data.trainer = SimpleNamespace(world_size=2, global_rank=1)
     data.train_dataloader()
     assert capsys.readouterr().out == ""
-
-
-def test_category_names(tmp_path):
-    data = RRSISDDataModule(root=write_rrsis_d(tmp_path, train=3, val=1))
-    assert data.category_names("train") == ("ship", "storagetank", "vehicle")
-    assert data.category_names("val") == ("ship",)
-    data.replace("val", [replace(item, category=None) for item in data.references("val")])
-    assert data.category_names("val") == ()
 
 
 def test_resize_option_reaches_the_images(tmp_path, tokenizer):

@@ -12,7 +12,7 @@ from layouts import HEIGHT, WIDTH, box_mask, picture, rle
 from s4eca.cache import DiskCache
 from s4eca.data import dataset as dataset_module
 from s4eca.data.augmentation.transforms import Augmentation
-from s4eca.data.dataset import Collate, ReferenceDataset, count_truncated, open_image, read_image, token_lengths
+from s4eca.data.dataset import Collate, ReferenceDataset, open_image, read_image, token_lengths
 from s4eca.data.masks import FileMask, RleMask
 from s4eca.data.references import Batch, Reference
 from s4eca.errors import S4ecaError
@@ -315,5 +315,3 @@ def test_truncated_expressions_are_counted(tmp_path, tokenizer):
     words = ["the ship", "the ship on the left", "the ship on the left", "the gray ship on the left"]
     rows = [reference(tmp_path, expression=text) for text in words]
     assert token_lengths(rows, tokenizer) == [4, 7, 7, 8]
-    assert [count_truncated(rows, tokenizer, limit) for limit in (3, 4, 6, 7, 8)] == [4, 3, 3, 1, 0]
-    assert count_truncated([], tokenizer, 5) == 0

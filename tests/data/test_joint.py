@@ -40,7 +40,7 @@ def test_one_after_the_other(tmp_path):
     assert (first.split, first.image) == ("test", tmp_path / "d/images/rrsisd/JPEGImages/00119.jpg")
     assert np.array_equal(first.mask.decode(), box_mask(119))
     assert np.array_equal(last.mask.decode(), box_mask(48))
-    assert (data.name, data.max_tokens) == ("joint", 22)
+    assert (data.name, data.max_tokens) == ("rrsis_d+refsegrs", 22)
 
 
 def test_the_order_is_that_of_the_parts(tmp_path):
@@ -138,6 +138,10 @@ def test_strict_counts_reach_every_part(tmp_path):
         ({"repeat": 1.5}, r"repeat=1\.5"),
         ({"repeat": True}, "repeat=True"),
         ({"splits": ["dev"]}, "no split 'dev'"),
+        ({"splits": []}, r"data\.parts\.refsegrs\.splits=\[\] is no list of splits.*refsegrs=null"),
+        ({"splits": 3}, "splits=3 is no list"),
+        ({"layout": ["refsegrs"]}, "needs a root and a layout"),
+        ({"root": 3}, "needs a root and a layout"),
         ({"dataset": "x"}, r"has no option dataset: it has layout, root, repeat, splits, and what"),
         ({"batch_size": 3}, "has no option batch_size.*set once"),
     ],
@@ -151,3 +155,28 @@ def test_parts_that_are_not_described_well(tmp_path, change, message):
 def test_names_that_ids_could_not_be_told_by(tmp_path, name):
     with pytest.raises(S4ecaError, match="choose a name"):
         JointDataModule(parts={name: {"layout": "rrsis_d", "root": tmp_path}})
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (None, r"data\.parts=None is no mapping"),
+        (["rrsis_d"], r"data\.parts=.* is no mapping"),
+        ({"x": "foo"}, r"data\.parts\.x=foo is no mapping"),
+    ],
+)
+def test_parts_that_are_no_mappings(parts, message):
+    with pytest.raises(S4ecaError, match=message):
+        JointDataModule(parts=parts)
+
+
+def test_an_id_that_ends_as_a_copy_does(tmp_path):
+    def edit(split, rows):
+        rows[0]["id"], rows[1]["id"] = "x", "x#2"
+
+    part = {"layout": "jsonl", "root": write_jsonl(tmp_path, edit=edit)}
+    assert ids(JointDataModule(parts={"a": part}), "train")[:2] == ["a/x", "a/x#2"]
+    data = JointDataModule(parts={"a": {**part, "repeat": 2}})
+    with pytest.raises(S4ecaError, match=r"data\.parts has 1 ids more than once \(a/x#2\).*set repeat to 1"):
+        data.references("train")
+    assert len(ids(data, "val")) == 2

@@ -199,3 +199,16 @@ def test_a_state_of_another_order_is_refused(other, named):
         iter(other).load_state_dict(state)
     with pytest.raises(S4ecaError, match=named):
         loader(other, 0).load_state_dict(state)
+
+
+@pytest.mark.parametrize(("length", "replicas", "block"), [(20, 2, 16), (7, 2, 2), (9, 3, 2), (5, 4, 3), (4, 2, 4)])
+def test_blocks_make_the_batches_of_one_process(length, replicas, block):
+    """What all processes load in batches of `block` is what one process loads, batch for batch."""
+    alone = [list(range(start, min(start + block, length))) for start in range(0, length, block)]
+    together = []
+    for rank in range(replicas):
+        sampler = EpochSampler(length, num_replicas=replicas, rank=rank, block=block)
+        order = sampler.order(0)
+        assert len(order) == len(sampler)
+        together += [order[start : start + block] for start in range(0, len(order), block)]
+    assert sorted(together) == alone

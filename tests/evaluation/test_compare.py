@@ -161,3 +161,13 @@ def test_truths_at_another_input_size_are_refused_under_lavt_alone(evaluation_of
     with pytest.raises(S4ecaError, match=r"Under lavt the truths of 5 of 5 samples differ .*id-0: 4 and 16"):
         compare(a, b)
     assert compare(a, b, ["original"]).protocols["original"].wins == 2
+
+
+def test_masks_that_only_stand_for_a_protocol_are_not_compared_with_exact_ones(evaluation_of):
+    notes = {"lavt": "resized with nearest", "original": "as given"}
+    exact = evaluation_of(A, images=IMAGES, protocols=("lavt", "original"))
+    scored = evaluation_of(B, images=IMAGES, protocols=("lavt", "original"), at="original", notes=notes)
+    with pytest.raises(S4ecaError, match=r"Under lavt .*exactly; resized with nearest\): choose --protocol original"):
+        compare(exact, scored)
+    assert list(compare(exact, scored, ["original"]).protocols) == ["original"]
+    assert list(compare(scored, scored).protocols) == ["lavt", "original"]

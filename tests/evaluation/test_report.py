@@ -6,6 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
+from s4eca.errors import S4ecaError
 from s4eca.evaluation.report import dump_metrics, metrics_table, write_metrics
 
 VALUES = {"mIoU": 0.65432, "oIoU": 0.7, "Pr@0.5": 0.9, "Pr@0.6": 0.8, "Pr@0.7": 0.75, "Pr@0.8": 0.5, "Pr@0.9": 0.123456}
@@ -151,8 +152,8 @@ def test_a_single_file_holds_the_same(tmp_path):
 def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
     write_metrics(tmp_path, summary({"lavt": scores()}))
     before = (tmp_path / "metrics.json").read_bytes()
-    monkeypatch.setattr("pathlib.Path.replace", lambda self, target: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("pathlib.Path.replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "disk full")))
+    with pytest.raises(S4ecaError, match="disk full"):
         write_metrics(tmp_path, summary({"lavt": scores(n=5)}))
     assert (tmp_path / "metrics.json").read_bytes() == before
     monkeypatch.undo()

@@ -124,3 +124,18 @@ def test_missing_damaged_and_foreign_files_are_refused_in_one_sentence(tmp_path)
         with pytest.raises(S4ecaError, match=re.escape(str(file)) + " cannot be read as the samples") as caught:
             read_evaluation(file)
         assert "\n" not in str(caught.value)
+
+
+def test_copies_of_an_image_are_one_image(tmp_path, monkeypatch):
+    """RefSegRS has a numbered copy for each expression; relative and absolute folders may be joined."""
+    monkeypatch.chdir(tmp_path)
+    contents = {"a/1.tif": b"scene", "a/2.tif": b"other", "b/1.tif": b"third", "b/3.tif": b"scene"}
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / "a/1.tif", tmp_path / "a/2.tif", Path("b/1.tif"), Path("b/3.tif")]
+    items = [Reference(f"r{i}", path, "it", "test", None, NoMask()) for i, path in enumerate(paths)]
+    row = np.array([[i, 1, 1, 1, -1, 0] for i in range(4)])
+    sizes = np.array([[i, 2, 2, 1] for i in range(4)])
+    evaluation = build_evaluation({}, items, {"lavt": row}, sizes)
+    assert [sample.image for sample in evaluation.samples] == ["a/1.tif", "2.tif", "b/1.tif", "a/1.tif"]

@@ -114,3 +114,16 @@ def test_no_samples_at_all(evaluation_of):
 def test_settings_that_make_no_sense_are_refused(evaluation_of, options, named):
     with pytest.raises(S4ecaError, match=named):
         summarise_evaluation(evaluation_of([(1, 1, 1)]), **options)
+
+
+def test_samples_without_the_empty_truths_have_intervals_of_their_own(evaluation_of):
+    full = [(1, 2, 2), (3, 4, 3), (2, 5, 4), (6, 6, 6)]
+    everything = evaluation_of([*full, (0, 5, 0), (0, 3, 0)], no_target=[False] * 5 + [True])
+    bounds = summarise_evaluation(everything, replicates=200)["intervals"]["protocols"]["original"]
+    # the same as of an evaluation that never had the defect
+    alone = summarise_evaluation(evaluation_of([*full, (0, 3, 0)], no_target=[False] * 4 + [True]), replicates=200)
+    expected = alone["intervals"]["protocols"]["original"]
+    assert not any(name.startswith("nonempty/") for name in expected)
+    for name in ("mIoU", "oIoU", "Pr@0.5", "Pr@0.9"):
+        assert bounds[f"nonempty/{name}"] == expected[name]
+    assert bounds["mIoU"] != expected["mIoU"]

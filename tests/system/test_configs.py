@@ -91,7 +91,7 @@ def test_every_dataset_builds_with_what_the_trainer_gives_it(option):
     overrides = ["data.dataset=rrsishr"] if option == "refer" else []
     data = build_data(composed("image_size=96", "seed=7", f"data={option}", *overrides))
     assert isinstance(data, ReferringDataModule)
-    assert data.name == ("rrsishr" if option == "refer" else option)
+    assert data.name == {"refer": "rrsishr", "joint": "rrsis_d+refsegrs"}.get(option, option)
     assert (data.image_size, data.seed) == (96, 7)
     assert data.cache is None
     assert data.augmentation == Augmentation()

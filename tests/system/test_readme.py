@@ -5,8 +5,11 @@ import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
+from typer.main import get_command
 
 from runs import ROOT, run
+from s4eca.cli.main import app
+from s4eca.cli.score import compose as compose_score
 
 pytestmark = pytest.mark.system
 README = (ROOT / "README.md").read_text()
@@ -22,11 +25,14 @@ def test_the_python_example_runs_and_has_fifteen_lines(tmp_path):
     )
     assert short != code
     (tmp_path / "example.py").write_text(
-        short + "\nprint('step', trainer.global_step)\nprint(trainer.callback_metrics)\n"
+        short
+        + "\nimport sys\nprint('step', trainer.global_step)\nprint(trainer.callback_metrics)\n"
+        + "print('albumentations imported:', 'albumentations' in sys.modules)\n"
     )
     printed = run("example.py", cwd=tmp_path)
     assert "step 2" in printed
     assert "val/mIoU" in printed
+    assert "albumentations imported: False" in printed, "it costs seconds, and nothing here augments"
 
 
 def overrides(command: str) -> list[str]:
@@ -49,9 +55,24 @@ def test_evaluation_commands_compose(command):
     assert config.ckpt
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("s4eca ")])
+def test_commands_of_the_package_parse(command):
+    """Every option and argument is known; nothing is run."""
+    words, parser = shlex.split(command)[1:], get_command(app)
+    while hasattr(parser, "commands"):
+        parser = parser.commands[words.pop(0)]
+    context = parser.make_context(parser.name, words)
+    if parser.name != "score":
+        assert not context.args
+        return
+    config, split, _ = compose_score(context.args)
+    assert (config["data"]["root"], split) == ("/data/rrsis_d", "test")
+
+
 def test_all_kinds_of_commands_were_found():
     kinds = {" ".join(command.split()[:2]) for command in COMMANDS}
     assert {"make demo", "make test", "python train.py", "python eval.py", "s4eca share", "pip install"} <= kinds
+    assert {"s4eca score", "s4eca compare", "s4eca table", "s4eca data"} <= kinds
 
 
 def test_make_targets_exist_and_ci_calls_them():

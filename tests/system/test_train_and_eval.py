@@ -121,14 +121,14 @@ def test_share_and_init_from(trained, tmp_path, monkeypatch):
 
 
 def test_a_multirun_over_seeds(tmp_path):
-    train("-m", "seed=1,2,3", *SHORT, *DRAWN, "trainer.max_steps=3", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    train("-m", "seed=1,2", *SHORT, *DRAWN, "trainer.max_steps=3", "hydra.sweep.dir=sweep", cwd=tmp_path)
     weights = []
-    for job, seed in enumerate((1, 2, 3)):
+    for job, seed in enumerate((1, 2)):
         folder = tmp_path / "sweep" / str(job)
         assert f"seed: {seed}" in (folder / "config.yaml").read_text()
         weights.append(torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"])
     name = "segmenter.norms.0.weight"
-    assert len({tuple(state[name].tolist()) for state in weights}) == 3
+    assert len({tuple(state[name].tolist()) for state in weights}) == 2
 
 
 def test_wandb_offline_gets_scores_and_pictures(tmp_path):

@@ -40,7 +40,8 @@ def check_boxes(
         if box is None or facts is None or facts.problem is not None:
             continue
         if facts.extent is None:
-            around_nothing.append(i)
+            if box[2] > 0 and box[3] > 0:  # 0, 0, 0, 0 is the box of nothing
+                around_nothing.append(i)
             continue
         left, top, third, fourth = box
         xywh[i] = _iou((left, top, left + third, top + fourth), facts.extent)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
-from s4eca.data.audit.records import Listing, Record
+from s4eca.data.audit.records import Record
 from s4eca.data.masks import FileMask
+from s4eca.data.readers.listing import Listing
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 

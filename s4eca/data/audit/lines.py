@@ -7,10 +7,10 @@ from typing import Any
 
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.keys import check_keys
-from s4eca.data.audit.records import Listing, Record
+from s4eca.data.audit.records import Record
 from s4eca.data.masks import RleMask, image_size
 from s4eca.data.readers.checks import SPLITS, unique_ids
-from s4eca.data.readers.jsonl import IMAGE_FOLDERS
+from s4eca.data.readers.jsonl import fullest_folder
 from s4eca.errors import S4ecaError
 
 _KEYS = (
@@ -40,7 +40,7 @@ def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], lis
     every = [row for part in rows.values() for row in part]
     findings += check_keys(every, _KEYS, "lines")
 
-    folder = _image_folder(root, every)
+    folder, _ = fullest_folder(root, (row["file_name"] for row in every))
     records: list[Record] = []
     absent, elsewhere = [], []
     for split, part in rows.items():
@@ -80,13 +80,6 @@ def _read(path: Path) -> tuple[list[Row], list[Finding]]:
             bad.append(f"line {number}")
     text = f"lines of {path.name} that are no JSON object with sent and file_name, left out here"
     return rows, on_names(Severity.ERROR, "bad-entry", text, bad)
-
-
-def _image_folder(root: Path, rows: list[Row]) -> Path:
-    listing = Listing()
-    names = dict.fromkeys(row["file_name"] for row in rows)
-    folders = [root / name for name in IMAGE_FOLDERS]
-    return max(folders, key=lambda folder: sum(listing.has(folder / name) for name in names))
 
 
 def _record(row: Row, split: str, id: str, folder: Path) -> Record:

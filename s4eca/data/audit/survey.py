@@ -130,7 +130,7 @@ def _refer(refs: Path, instances: Path | None, images: Path, layout: str) -> Sur
         text = "there is no instances.json: masks, boxes, image sizes and the names of categories are not known"
         findings += on_names(severity, "no-instances", text, [refs.name])
     dataset = refs.absolute().parent.name
-    published = rrsis_d.RRSIS_D_COUNTS if layout == "rrsis_d" else REFER_COUNTS.get(dataset, {})
+    published = rrsis_d.RRSIS_D_COUNTS if layout == "rrsis_d" else {**_NAMED_COUNTS, **REFER_COUNTS}.get(dataset, {})
     return Survey(layout, [path for path in (refs, instances) if path], records, findings, published)
 
 

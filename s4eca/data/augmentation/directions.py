@@ -20,9 +20,10 @@ def rewrite(expression: str, turn: Turn, top: str = "on the top") -> str | None:
     "north-eastern", "vertical"). Capitals and punctuation stay. Words that no turn changes ("middle", "between",
     "large") are left alone.
 
-    A direction word of uncertain meaning ("right next to", "on top of", "under", "behind") may stay where every reading
-    of it survives the turn; otherwise the sentence is refused. Refused too are sentences that count without saying from
-    where ("the second ship"), that take a turn themselves ("turning left"), and those that are not plain ASCII.
+    A direction word of uncertain meaning ("right next to", "on top of", "under", "highest", "the bridge above the
+    river") may stay where every reading of it survives the turn; otherwise the sentence is refused. Refused too are
+    sentences that count without saying from where ("the second ship"), that take a turn themselves ("turning left"),
+    and those that are not plain ASCII.
 
     Args:
         expression: an English expression.
@@ -181,7 +182,7 @@ def _keep(match: re.Match[str], turn: Turn) -> str | None:
 
     Before a noun left and right may be the thing's own ("the left wing"), which every mirror exchanges.
     """
-    sideways = re.search(r"left|right|east|west", match.group(), re.IGNORECASE)
+    sideways = re.search(r"left|right|east|(?<!lo)west", match.group(), re.IGNORECASE)
     if sideways and re.match(rf"[- ](?!{_LINK})\w", match.string[match.end() :], re.IGNORECASE):
         return None
     direction = _RIGHT if sideways else _DOWN
@@ -202,7 +203,7 @@ _FOUR = r"(?:left|right|top|bottom)"
 _MIDDLE = r"(?:middle|cent(?:er|re))"
 _CLOSE = r"(?:next|beside|above|below|behind|by|under|over|along|across|before|after|where|against|opposite)\b"
 _LINK = rf"(?:{_CLOSE}|(?:and|or|of|to|in|on|at|is|are|that|which|with|near|between|from)\b)"
-_ORDINAL = r"\b(?:first|second|third|fourth|fifth|sixth|last|\d+(?:st|nd|rd|th))\b"
+_ORDINAL = r"\b(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d+(?:st|nd|rd|th))\b"
 _DETERMINER = r"(?:the|an?|another|this|that|these|those|its?|them|one|two|three|some|other|both)\b"
 _IMAGE = r"of (?:the|this|an?) (?:whole |entire )?(?:image|picture|photo|photograph|scene|frame|view)\b"
 # what may follow a place; before a noun the word would be an adjective, and with "of" a relation
@@ -216,7 +217,14 @@ _THING = (
     r"(?:ship|boat|vehicle|car|truck|bus|van|airplane|plane|airport|field|court|chimney|harbor|stadium|tank|station"
     r"|windmill|building|house|object|target)s?\b"
 )
-# after these "above" means higher in space
+# between these "above" means higher in space; a ground track field or an expressway's toll station is a thing
+_RAISED = r"(?:\w*bridge|overpass|viaduct|flyover|(?:air|aero)?plane|aircraft|helicopter)(?:e?s)?\b"
+_GROUND = (
+    r"(?:water|river|sea|lake|canal|road|street|highway|expressway|motorway|freeway|railway|track|runway)s?\b"
+    r"(?![- ](?:service|toll|field|station)\b)"
+)
+_OVER = rf".*\b(?:above|below) (?:(?!{_LINK})[\w-]+,? ){{0,5}}"
+# and after these
 _HIGH = "".join(f"(?<!{word} )" for word in ("from", "flying", "hovering", "passing", "crossing", "running", "going"))
 
 
@@ -248,8 +256,8 @@ def _forms(top: str) -> tuple[_Form, ...]:
         ),
         (r"\b(horizontal|vertical)(ly)?\b", _turn_axis),
         (
-            r"\b(?:(?:left|right|north|south|east|west|upper|lower|bottom)\w*|top(?:s|most|side)?|above|below|under"
-            r"|underneath|beneath|over|atop|up|down|behind|ahead|front|rear|back)\b",
+            r"\b(?:(?:left|right|north|south|east|west|upper|lower|bottom)\w*|lowest|high(?:er|est)|top(?:s|most|side)?"
+            r"|above|below|under|underneath|beneath|over|atop|up|down|behind|ahead|front|rear|back)\b",
             _keep,
         ),
     ]
@@ -265,6 +273,10 @@ _GUARDS: tuple[tuple[re.Pattern[str], frozenset[Turn]], ...] = tuple(
         (rf"{_ORDINAL}(?!.*\bfrom (?:the )?{_ANY}\b)", []),
         (rf"\b(?:turn|bend|curv|veer)\w*(?: (?:to|towards?|the|slightly|sharply))* {_H}\b", []),
         (rf"\b{_H}[- ](?:turn|bend|curv|veer)", []),
+        (
+            rf"\b{_RAISED}{_OVER}{_GROUND}|\b{_GROUND}{_OVER}{_RAISED}",
+            [turn for turn in Turn if turn.vector(_DOWN) == _DOWN],
+        ),
         (r"o'clock|\b(?:NE|NW|SE|SW)\b", []),
     )
 )

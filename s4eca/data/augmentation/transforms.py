@@ -17,7 +17,8 @@ from s4eca.data.augmentation.occlusion import is_occluded, occlude
 from s4eca.data.augmentation.turns import Turn
 from s4eca.errors import S4ecaError
 
-# Beyond these a "gray" roof turns into a "white" one, a small object disappears, or a lawn is no longer green.
+# Beyond these a small object disappears, or grass no longer looks like grass. Within them a "gray" roof can still turn
+# into a "white" one, so that light and colour change only where the expression names neither.
 _LIMITS = {
     "horizontal_flip": 1.0,
     "vertical_flip": 1.0,
@@ -31,8 +32,11 @@ _LIMITS = {
     "occlusion": 1.0,
 }
 _COLOURS = re.compile(
-    r"\b(?:red(?:dish)?|orange|yellow|green|cyan|blue|purple|violet|magenta|pink|brown|beige|tan|cream|gold|golden|silver|black"
-    r"|white|gr[ae]y|turquoise|teal|olive|maroon|navy|khaki|dark|light|bright|pale|vivid|\w*colou?r\w*)(?:er|est|ish)?\b",
+    r"\b(?:red(?:d(?:er|est|ish))?|(?:blu|whit|pal|purpl|orang)(?:e|er|est|ish)"
+    r"|(?:yellow|green|cyan|violet|magenta|pink|brown|beige|tan|cream|gold|golden|silver|black|gr[ae]y|turquoise|teal"
+    r"|olive|maroon|navy|khaki|crimson|scarlet|ivory|amber|charcoal|indigo|lavender|burgundy|dark|light|bright|vivid)"
+    r"(?:er|est|ish)?"
+    r"|rust(?:y|ed)?|monochrom\w*|\w*colou?r\w*)\b",
     re.IGNORECASE,
 )
 
@@ -46,7 +50,8 @@ class Augmentation:
 
     - Flips and rotations rewrite its direction words (`rewrite`). Only turns that leave no doubt about the wording are
       drawn for a sample; one that allows none is not turned.
-    - Hue and saturation change only where the expression names no colour, and little.
+    - Brightness, contrast, hue and saturation change only where the expression names no colour or lightness ("gray",
+      "darker than"), and little; blur and noise change everywhere.
     - Nothing is scaled or cropped, so that words for size ("small", "bigger than") and position stay true.
 
     Attributes:
@@ -64,7 +69,7 @@ class Augmentation:
         top: how the dataset names the place at the upper edge: "on the top" (RRSIS-D) or "at the top" (drawn scenes).
 
     Raises:
-        S4ecaError: a value is out of range, or another package has taken albumentations' import name.
+        S4ecaError: a value is no number or out of range, or another package has taken albumentations' import name.
     """
 
     horizontal_flip: float = 0.0
@@ -82,10 +87,10 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name, limit in _LIMITS.items():
             value = getattr(self, name)
-            if not 0 <= value <= limit:
-                raise S4ecaError(
-                    f"data.augmentation.{name}={value} is out of range: choose a value from 0 to {limit:g}."
-                )
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= limit:
+                problem = "out of range" if number else "not a number"
+                raise S4ecaError(f"data.augmentation.{name}={value} is {problem}: choose a value from 0 to {limit:g}.")
         if self.top not in TOPS:
             raise S4ecaError(f"data.augmentation.top={self.top!r} is unknown: choose one of {', '.join(TOPS)}.")
         if any(self._photometric):
@@ -143,7 +148,7 @@ class Augmentation:
         parts = _build_parts(*self._photometric)
         # one seed each: with a common one the noise would be strong exactly where the image is bright
         for (name, part), part_seed in zip(parts.items(), sequence.generate_state(len(parts)), strict=True):
-            if name == "colour" and _COLOURS.search(expression):
+            if name in ("light", "colour") and _COLOURS.search(expression):
                 continue
             part.set_random_seed(int(part_seed))
             array = part(image=array)["image"]

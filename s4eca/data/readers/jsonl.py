@@ -9,8 +9,20 @@ from pycocotools import mask as coco
 
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import AnnotationFile, EmptyMask, StoredMask, encode_mask, image_size
-from s4eca.data.readers.checks import check_count, check_files, check_split, check_unique, published_counts, unique_ids
+from s4eca.data.readers.checks import (
+    SPLITS,
+    check_by_split,
+    check_count,
+    check_expressions,
+    check_files,
+    check_split,
+    check_unique,
+    dataset_name,
+    published_counts,
+    unique_ids,
+)
 from s4eca.data.readers.collection import paused_collection
+from s4eca.data.readers.listing import Listing
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, file_names, flatten, place_images
 from s4eca.data.references import MaskSource, Reference
@@ -29,6 +41,14 @@ IMAGE_FOLDERS = (
     "JPEGImages",
     "img_rgb",
 )
+_TYPES: dict[str, tuple[type, ...]] = {
+    "image_id": (int, str),
+    "id": (int, str),
+    "split": (str,),
+    "category_name": (str,),
+    "height": (int,),
+    "width": (int,),
+}
 
 
 def read_jsonl(
@@ -73,6 +93,7 @@ def read_jsonl(
             for number, (id, (row, span)) in enumerate(zip(ids, rows, strict=True), start=1)
         ]
     check_unique(references, path)
+    check_expressions(references, path)
     if need_files:
         check_files(references, [reference.image for reference in references])
     check_count(str(path), split, len(references), counts, strict_counts)
@@ -119,27 +140,45 @@ def _slim(row: Any, number: int, path: Path) -> dict[str, Any]:
     """Returns a line's fields with `segmentation` as what kind it is of: `rle`, `polygons` or None."""
     if not isinstance(row, dict) or not isinstance(row.get("sent"), str) or not isinstance(row.get("file_name"), str):
         raise S4ecaError(f"Line {number} of {path} lacks a sent or a file_name: complete or remove it.")
+    for key, types in _TYPES.items():
+        if row.get(key) is not None and not isinstance(row[key], types):
+            wanted = " or ".join({int: "a whole number", str: "a text"}[type] for type in types)
+            raise S4ecaError(f"Line {number} of {path} has {key} {row[key]!r}, which is not {wanted}: mend it.")
     parts = row.get("segmentation")
     kind = None
     if parts:
         kind = "polygons" if isinstance(parts, list) and isinstance(parts[0], list) else "rle"
-    kept = ("sent", "file_name", "image_id", "id", "split", "category_name", "height", "width", "no_target")
+    kept = ("sent", "file_name", "no_target", *_TYPES)
     return {"segmentation": kind, **{key: row[key] for key in kept if row.get(key) is not None}}
 
 
 def _find_images(root: Path, images: str | None, rows: list[Any], path: Path, need_files: bool) -> Path:
-    """Returns the folder in which the first line's image is."""
-    folders = [root / images] if images else [root / name for name in IMAGE_FOLDERS]
-    if images or not rows:
-        return folders[0]
-    file_name = rows[0][0]["file_name"]
-    found = next((folder for folder in folders if (folder / file_name).is_file()), None)
-    if found is None and need_files:
+    """Returns the named image folder, or the one that has most of the lines' images."""
+    if images:
+        if need_files and not (root / images).is_dir():
+            raise S4ecaError(f"There is no folder {root / images}: set data.images to the folder with the images.")
+        return root / images
+    folder, count = fullest_folder(root, (row["file_name"] for row, _ in rows))
+    if rows and count == 0 and need_files:
+        file_name = rows[0][0]["file_name"]
         raise S4ecaError(
             f"The images of {path} were not found: name their folder with images=… (looked for"
-            f" {', '.join(str(folder / file_name) for folder in folders)})."
+            f" {', '.join(str(root / name / file_name) for name in IMAGE_FOLDERS)})."
         )
-    return found or folders[0]
+    return folder
+
+
+def fullest_folder(root: Path, names: Iterable[str]) -> tuple[Path, int]:
+    """Returns which of `IMAGE_FOLDERS` below `root` has most of the files `names`, and how many; the first at a tie."""
+    wanted: dict[str, set[str]] = {}
+    for below, _, name in (name.rpartition("/") for name in names):
+        wanted.setdefault(below, set()).add(name)
+    listing = Listing()
+    counts = {
+        root / folder: sum(len(files & listing.folder(root / folder / below)) for below, files in wanted.items())
+        for folder in IMAGE_FOLDERS
+    }
+    return max(counts.items(), key=lambda item: item[1])
 
 
 def _reference(
@@ -152,7 +191,7 @@ def _reference(
     number: int,
 ) -> Reference:
     where = f"Line {number} of {file.path}"
-    if row.get("split", split) in {"train", "val", "test"} - {split}:
+    if row.get("split", split) in set(SPLITS) - {split}:
         raise S4ecaError(f"{where} belongs to the {row['split']} split by its own field: take it out of this file.")
     id, path = str(row.get("id", derived)), folder / row["file_name"]
     no_target = bool(row.get("no_target"))
@@ -212,7 +251,7 @@ def _image_ids(names: Iterable[str]) -> dict[str, int | str]:
 
 
 class JsonlDataModule(ReferringDataModule):
-    """A dataset in the interchange format.
+    """A dataset in the interchange format; results stand under NAME of its `NAME_train.jsonl`, if it has one.
 
     Args:
         name: see `read_jsonl`; likewise `images` and `expected`.
@@ -234,9 +273,20 @@ class JsonlDataModule(ReferringDataModule):
     ) -> None:
         super().__init__(max_tokens=max_tokens, **options)
         self.file_name = name
-        self.name = name or self.name
+        self.name = dataset_name(name or self._found_name() or self.name)
+        check_by_split("expected", expected, int)
         self.images = images
         self.expected = expected
+
+    def _found_name(self) -> str | None:
+        """Returns NAME of the first split that is there; None where it has none, or there is no (one) file yet."""
+        for split in SPLITS:
+            try:
+                stem = find_file(self.root, split).stem
+            except S4ecaError:
+                continue
+            return stem.removesuffix(split).removesuffix("_") or None
+        return None
 
     def read(self, split: str) -> list[Reference]:
         """Returns the references of a split, see `read_jsonl`."""

@@ -75,10 +75,6 @@ def _has_phrases(root: Path, folders: tuple[str, ...], with_endings: bool) -> bo
     return False
 
 
-def _is_rrsis_d(root: Path) -> bool:
-    return has_refs(root)
-
-
 def _is_refer(root: Path) -> bool:
     return bool(find_refs(root))
 
@@ -96,7 +92,7 @@ def _is_jsonl(root: Path) -> bool:
 
 
 LAYOUTS = {
-    "rrsis_d": DataLayout("RRSIS-D", read_rrsis_d, RRSISDDataModule, _is_rrsis_d, write_refer),
+    "rrsis_d": DataLayout("RRSIS-D", read_rrsis_d, RRSISDDataModule, has_refs, write_refer),
     "refer": DataLayout("REFER", read_refer, ReferDataModule, _is_refer, write_refer),
     "risbench": DataLayout("RISBench", read_risbench, RISBenchDataModule, _is_risbench, write_risbench, check_risbench),
     "refsegrs": DataLayout("RefSegRS", read_refsegrs, RefSegRSDataModule, _is_refsegrs, write_refsegrs, check_refsegrs),

@@ -6,7 +6,17 @@ from typing import Any
 
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import EmptyMask, StoredMask
-from s4eca.data.readers.checks import SPLITS, check_count, check_files, check_split, check_unique, published_counts
+from s4eca.data.readers.checks import (
+    SPLITS,
+    check_by_split,
+    check_count,
+    check_expressions,
+    check_files,
+    check_split,
+    check_unique,
+    dataset_name,
+    published_counts,
+)
 from s4eca.data.readers.collection import paused_collection
 from s4eca.data.readers.refer_files import Instances, ReferEntry, read_instances, read_refer_entries
 from s4eca.data.readers.refer_layout import Layout, find_layout
@@ -45,7 +55,8 @@ def read_refer(
         refs: name of the refs file where it is another, such as `refs_llama(uow).p`.
         instances: name of the annotation file where it is neither `instances.json` nor `new_instances.json`.
         images: image folder below the root, where it is in none of the usual places.
-        split_names: what the splits are called in the refs file where that differs, such as `{"test": "testA"}`.
+        split_names: what the splits are called in the refs file where that differs, such as `{"test": "testA"}`; two
+            splits may be called the same.
         expected: published split sizes; those known for the dataset where it is None.
         need_files: False to read the annotations without their images.
 
@@ -68,25 +79,26 @@ def read_layout(
     Raises:
         S4ecaError: a file is damaged, an entry points to nothing, or one without a target has a mask.
     """
-    wanted = {(split_names or {}).get(split, split): split for split in splits}
+    check_by_split("split_names", split_names, str)
+    wanted: dict[str, list[str]] = {}
+    for split in splits:
+        wanted.setdefault((split_names or {}).get(split, split), []).append(split)
     references: dict[str, list[Reference]] = {split: [] for split in splits}
     with paused_collection():
         instances = read_instances(layout.instances, layout.images)
         entries = read_refer_entries(layout.refs)
         _check_segmentations(entries, instances, layout)
         for entry in entries:
-            if entry.split in wanted:
-                split = wanted[entry.split]
+            for split in wanted.get(entry.split, ()):
                 references[split] += _references(entry, split, layout, instances)
     return references
 
 
 def _check_segmentations(entries: Sequence[ReferEntry], instances: Instances, layout: Layout) -> None:
-    """Raises `S4ecaError` where an annotation has no mask, unless its expressions are marked as having no target."""
-    marked = {id for entry in entries if entry.no_target for id in entry.annotations}
-    marked -= {id for entry in entries if not entry.no_target for id in entry.annotations}
-    for id, annotation in instances.annotations.items():
-        if annotation.empty and id not in marked:
+    """Raises `S4ecaError` where an annotation that an expression with a target points to has no mask."""
+    empty = {id for id, annotation in instances.annotations.items() if annotation.empty}
+    for id in (id for entry in entries if empty and not entry.no_target for id in entry.annotations):
+        if id in empty:
             raise S4ecaError(f"Annotation {id} of {layout.instances} has no segmentation: download the file again.")
 
 
@@ -127,13 +139,14 @@ def check_references(
     strict_counts: bool = False,
     need_files: bool = True,
 ) -> None:
-    """Checks ids, image files and the size of a split.
+    """Checks ids, expressions, image files and the size of a split.
 
     Raises:
-        S4ecaError: an id occurs twice, images are missing, the split is empty, or has another size than `expected` and
-            `strict_counts` is set.
+        S4ecaError: an id occurs twice, an expression is empty, images are missing, the split is empty, or has another
+            size than `expected` and `strict_counts` is set.
     """
     check_unique(references, layout.refs)
+    check_expressions(references, layout.refs)
     if need_files:
         check_files(references, [reference.image for reference in references])
     check_count(title, split, len(references), expected, strict_counts)
@@ -141,6 +154,8 @@ def check_references(
 
 class ReferDataModule(ReferringDataModule):
     """Any dataset in REFER's layout; the annotation files are parsed once for the three splits.
+
+    Its name, under which results stand, is that of the folder of its refs file, as far as that is below the root.
 
     Args:
         dataset: see `read_refer`; likewise `split_by`, `refs`, `instances`, `images` and `split_names`.
@@ -170,11 +185,21 @@ class ReferDataModule(ReferringDataModule):
         **options: Any,
     ) -> None:
         super().__init__(max_tokens=max_tokens, **options)
-        self.name = dataset or self.name
+        check_by_split("split_names", split_names, str)
+        check_by_split("expected", expected, int)
         self.places = (dataset, split_by, refs, instances, images)
+        self.name = dataset_name(dataset or self._folder_name() or self.name)
         self.split_names = split_names
         self.expected = expected
         self._ahead: dict[str, list[Reference]] = {}
+
+    def _folder_name(self) -> str | None:
+        """Returns the name of the folder with the refs file, None where that is the root or not (yet) there."""
+        try:
+            folder = find_layout(self.root, *self.places, need_files=False).refs.parent
+        except S4ecaError:
+            return None
+        return None if folder == self.root else folder.name
 
     def layout(self) -> Layout:
         """Returns where the files are."""

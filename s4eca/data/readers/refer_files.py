@@ -143,6 +143,7 @@ def _row(raw: Any, position: int, path: Path, known: dict[str, str]) -> tuple[An
         # RRSIS-D repeats two of three sentences; equal ones are held once
         sentences = tuple(known.setdefault(text, text) for text in texts)
         no_target = bool(raw.get("no_target")) or ann_id in (-1, (-1,), ())
+        hash((image_id, ann_id, category, raw.get("id")))  # they are looked up by; a list raises TypeError
         split = known.setdefault(raw["split"], raw["split"])
         return raw["ref_id"], image_id, ann_id, category, split, sentences, no_target, raw.get("id")
     except (KeyError, TypeError, AttributeError) as error:
@@ -188,4 +189,6 @@ def _image(raw: dict[str, Any], path: Path, folder: Path, sizes: dict[Any, Any])
 
 def _annotation(raw: dict[str, Any], span: tuple[int, int]) -> Annotation:
     # RRSIS-D writes `categories_id`, COCO and the other REFER datasets `category_id`
-    return Annotation(span, raw.get("categories_id", raw.get("category_id")), not raw.get("segmentation"))
+    category = raw.get("categories_id", raw.get("category_id"))
+    hash(category)  # a list raises TypeError
+    return Annotation(span, category, not raw.get("segmentation"))

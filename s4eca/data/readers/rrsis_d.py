@@ -84,7 +84,7 @@ class RRSISDDataModule(ReferDataModule):
     title = "RRSIS-D"
 
     def __init__(self, *, max_tokens: int = 22, split_by: str = "unc", **options: Any) -> None:
-        super().__init__(max_tokens=max_tokens, split_by=split_by, expected=RRSIS_D_COUNTS, **options)
+        super().__init__(dataset="rrsisd", max_tokens=max_tokens, split_by=split_by, expected=RRSIS_D_COUNTS, **options)
         self.split_by = split_by
 
     def layout(self) -> Layout:

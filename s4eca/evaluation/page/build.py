@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +16,7 @@ from PIL import Image
 
 from s4eca import __version__
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.about import is_shuffled
 from s4eca.evaluation.metrics import AREA, NO_TARGET, PRECISION
 from s4eca.evaluation.page import figures, wording
 from s4eca.evaluation.page.panels import GROUPS, Panel
@@ -87,14 +87,13 @@ def write_page(folder: Path, evaluation: Evaluation, summary: Mapping[str, Any],
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((files(__package__) / "page.html.jinja").read_text(encoding="utf-8"))
-    command = evaluation.about.get("command")
     text = template.render(
         version=__version__,
         title=wording.headline(evaluation.about),
         name=evaluation.about.get("name"),
         facts=wording.list_facts(evaluation.about),
-        shuffled=wording.are_shuffled(evaluation.about),
-        command=shlex.join(command) if isinstance(command, list | tuple) else command,
+        shuffled=is_shuffled(evaluation.about),
+        command=evaluation.about.get("command"),
         explanations={protocol: wording.explain(protocol, evaluation.about) for protocol in evaluation.rows},
         protocols=list(evaluation.rows),
         overall=_overall(summary),

@@ -128,7 +128,7 @@ def draw_precision(curves: Mapping[str, np.ndarray]) -> str:
         axis.set_xticks(np.arange(0, 11, 2) / 10)
         axis.set_xlabel("threshold X on the IoU")
         axis.set_ylabel("Pr@X (%)")
-        axis.legend(loc="lower left", frameon=False, handlelength=3)
+        axis.legend(loc="upper right", frameon=False, handlelength=3)
         _grid(axis, "both")
         titles = {f"curve-{protocol}": protocol for protocol in curves}
         return _svg(figure, "precision", f"Pr@X over X under {', '.join(curves)}", titles)

@@ -124,6 +124,9 @@ def choose_panels(evaluation: Evaluation, protocol: str, count: int) -> list[Cho
 
 def save_panels(folder: Path, panels: Sequence[Panel]) -> list[Path]:
     """Writes each panel as `GROUP_NUMBER_POSITION.png`, numbered from 1 within its group, and returns the paths."""
+    for group in GROUPS:  # those of an earlier evaluation would pass for this one's
+        for old in folder.glob(f"{group}_*.png"):
+            old.unlink()
     if panels:
         folder.mkdir(parents=True, exist_ok=True)
     numbers = dict.fromkeys(GROUPS, 0)
@@ -132,7 +135,7 @@ def save_panels(folder: Path, panels: Sequence[Panel]) -> list[Path]:
         choice = item.choice
         numbers[choice.group] += 1
         image = np.moveaxis(item.image, -1, 0)
-        picture = panel(image, choice.sample.expression, item.truth, item.prediction, choice.iou)
+        picture = panel(image, choice.sample.expression, item.truth, item.prediction, choice.iou, choice.protocol)
         path = folder / f"{choice.group}_{numbers[choice.group]}_{choice.position:06d}.png"
         picture.save(path)
         paths.append(path)

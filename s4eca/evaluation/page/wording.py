@@ -24,10 +24,8 @@ _LABELS = {
     "predictions": "Predictions",
     "selected_by": "Checkpoint chosen by",
     "expressions": "Expressions",
-    "shuffled": "Expressions shuffled",
     "trained_on": "Trained on",
     "tuning": "Tuning method",
-    "parameters": "Trainable parameters",
     "learned_parameters": "Trainable parameters",
     "method_share": "Method's share of the towers",
     "seed": "Seed",
@@ -77,14 +75,6 @@ def list_facts(about: Mapping[str, Any]) -> list[Fact]:
     return [Fact(_LABELS.get(key, _spoken(key)), _value(about[key], key)) for key in [*known, *others]]
 
 
-def are_shuffled(about: Mapping[str, Any]) -> bool:
-    """Tells whether the network read other samples' expressions."""
-    expressions, shuffled = about.get("expressions"), about.get("shuffled")
-    return (isinstance(expressions, str) and "shuffled" in expressions) or (
-        shuffled is not None and shuffled is not False
-    )
-
-
 def explain(protocol: str, about: Mapping[str, Any]) -> str:
     """Returns one line on what a protocol compares; `about["notes"]` says it for masks made elsewhere."""
     stated = about.get("notes")
@@ -109,7 +99,7 @@ def _value(value: Any, key: str = "") -> str:
     if key == "image_size" and isinstance(value, int):
         return f"{value} px"
     if isinstance(value, int):
-        return str(value) if "seed" in key or key == "shuffled" else f"{value:,}"
+        return str(value) if "seed" in key else f"{value:,}"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):

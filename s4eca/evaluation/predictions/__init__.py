@@ -1,7 +1,13 @@
 """Predictions on disk: PNG folder, npz archive and COCO RLE in JSON, read lazily and written whole."""
 
 from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter
-from s4eca.evaluation.predictions.formats import FORMATS, open_writer, read_predictions, write_predictions
+from s4eca.evaluation.predictions.formats import (
+    FORMATS,
+    open_writer,
+    prediction_path,
+    read_predictions,
+    write_predictions,
+)
 from s4eca.evaluation.predictions.rle import decode, encode
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
     "decode",
     "encode",
     "open_writer",
+    "prediction_path",
     "read_predictions",
     "write_predictions",
 ]

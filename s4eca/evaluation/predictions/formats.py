@@ -47,6 +47,11 @@ def read_predictions(path: str | Path) -> Predictions:
     return predictions
 
 
+def prediction_path(folder: str | Path, fmt: str) -> Path:
+    """Returns what `open_writer` writes in a folder."""
+    return Path(folder) / _NAMES[fmt]
+
+
 def open_writer(folder: str | Path, fmt: str) -> PredictionWriter:
     """Opens a writer for `predictions.json`, `predictions.npz` or `predictions/*.png` in a folder.
 
@@ -58,7 +63,7 @@ def open_writer(folder: str | Path, fmt: str) -> PredictionWriter:
         S4ecaError: an unknown format, or a place that cannot be written.
     """
     writer = _writer(fmt)
-    return writer(Path(folder) / _NAMES[fmt])
+    return writer(prediction_path(folder, fmt))
 
 
 def write_predictions(path: str | Path, fmt: str, items: Iterable[tuple[str, np.ndarray]]) -> Path:

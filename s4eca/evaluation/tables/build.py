@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.about import is_shuffled
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
 from s4eca.evaluation.tables.rows import MARKS, Row, published_row, run_row
 from s4eca.evaluation.tables.runs import Run, group_runs
@@ -102,14 +103,14 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         run = members[0]
         others = [other[0] for other in groups if other[0] is not run and other[0].name == run.name]
         parts = []
-        for entry in ("tuning", "checkpoint", "expressions", "image_size", "precision", "trained_on", "seed"):
+        for entry in ("tuning", "checkpoint", "expressions", "image_size", "precision", "trained_on", "recipe", "seed"):
             value = run.about.get(entry)
             if all(other.about.get(entry) == value for other in others) or (entry == "seed" and len(members) > 1):
                 continue
             if entry == "expressions":
-                parts += ["shuffled"] if run.shuffled else []
+                parts += ["shuffled"] if is_shuffled(run.about) else []
             else:
-                parts.append(f"seed {value}" if entry == "seed" else str(value))
+                parts.append(f"{entry} {value}" if entry in ("seed", "recipe") else str(value))
         label = f"{run.name} ({', '.join(parts)})" if parts else run.name
         labels.append(label)
     return [

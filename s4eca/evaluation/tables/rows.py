@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from s4eca.evaluation.about import approximated, is_shuffled
 from s4eca.evaluation.seeds import over_seeds
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
 from s4eca.evaluation.tables.runs import Run
@@ -19,12 +20,10 @@ MARKS = {
     "third-party": ("‖", "re-run by others than the authors"),
     "zero-shot": ("○", "not trained on this dataset"),
     "other-input-size": ("◇", f"the input is not {LAVT_SIZE} px wide"),
-    "other-training-data": ("▽", "trained on another dataset"),
+    "other-training-data": ("▽", "trained on other data, or on more"),
     "shuffled": ("△", "expressions shuffled between the images"),
 }
 """Symbol and meaning of every mark; a symbol means the same in all tables."""
-
-# names of data modules that always read the same dataset, or always several
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ def run_row(label: str, runs: Sequence[Run], protocol: str) -> Row:
     seeds = ["none" if run.about.get("seed") is None else str(run.about["seed"]) for run in runs]
     size, image_size = SPLIT_SIZES.get((runs[0].dataset, runs[0].split)), about.get("image_size")
     marks = {}
-    approximated = runs[0].approximated(protocol)
-    if approximated:
-        marks["other-protocol"] = approximated
+    instead = approximated(runs[0].about, protocol)
+    if instead:
+        marks["other-protocol"] = instead
     if size is not None and values["n"] != size:
         marks["other-samples"] = f"{values['n']:,}"
     if protocol == "lavt" and image_size not in (None, LAVT_SIZE):
@@ -72,7 +71,7 @@ def run_row(label: str, runs: Sequence[Run], protocol: str) -> Row:
     trained_on = _trained_elsewhere(runs[0])
     if trained_on:
         marks["other-training-data"] = trained_on
-    if runs[0].shuffled:
+    if is_shuffled(runs[0].about):
         marks["shuffled"] = ""
     return Row(
         label=label,
@@ -87,7 +86,7 @@ def run_row(label: str, runs: Sequence[Run], protocol: str) -> Row:
             "samples": str(values["n"]),
             "n_empty": str(values.get("n_empty", "")),
             "input_size": "" if image_size is None else str(image_size),
-            "selection": str(about.get("selected_by") or UNKNOWN),
+            "selection": str(about.get("selected_by") or UNKNOWN).partition("/")[0],
             "source": " ".join(str(run.path) for run in runs),
         },
     )

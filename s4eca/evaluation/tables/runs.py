@@ -13,7 +13,7 @@ from s4eca.evaluation.tables.published import SCORES
 
 METRICS = "metrics.json"
 SAME = (
-    *("name", "tuning", "expressions", "shuffled", "checkpoint", "image_size", "resize", "max_tokens", "precision"),
+    *("name", "tuning", "recipe", "expressions", "checkpoint", "image_size", "resize", "max_tokens", "precision"),
     *("selected_by", "trained_on", "learned_parameters", "data", "at"),
 )
 """Entries of `about` in which evaluations must agree to be taken for seeds of one another."""
@@ -48,19 +48,6 @@ class Run:
         """The run's name, or that of its file or folder where `about` has none."""
         fallback = self.path.parent.name if self.path.name == METRICS else self.path.stem
         return " ".join(str(self.about.get("name") or fallback or self.path).split())
-
-    @property
-    def shuffled(self) -> bool:
-        """Whether the images were given other samples' expressions."""
-        seed = self.about.get("shuffled")
-        # a seed of 0 shuffles, too
-        return self.about.get("expressions", "real") != "real" or not (seed is None or seed is False)
-
-    def approximated(self, protocol: str) -> str | None:
-        """Says what stands for a protocol where masks that others made cannot be scored exactly by it."""
-        notes = self.about.get("notes")
-        exact = {"input": "lavt", "original": "original"}.get(str(self.about.get("at"))) == protocol
-        return str(notes[protocol]) if isinstance(notes, dict) and protocol in notes and not exact else None
 
 
 def find_runs(given: Sequence[Path]) -> list[Run]:

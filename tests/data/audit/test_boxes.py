@@ -52,6 +52,13 @@ def test_boxes_that_fit_nothing():
     assert "neither" in findings[0].text
 
 
+def test_boxes_of_empty_masks():
+    """Only a box that has an area says something that the mask does not."""
+    empty = MaskFacts(size=(800, 800), pixels=0, extent=None)
+    _, findings = check_boxes([record(i, box) for i, box in enumerate([[0, 0, 0, 0], [1, 1, 3, 3]])], [empty] * 2)
+    assert [(finding.code, finding.names) for finding in findings] == [("box-without-mask", ("1",))]
+
+
 def test_the_loose_box_of_the_literature_is_accepted():
     """RRSIS-D 03600: box 348..389 by 272..389, mask 360..383 by 272..383 (last pixels): 24*112 of 42*118 = 0.54."""
     facts, findings = check_boxes([record(3600, [348, 272, 389, 389])], [rectangle(360, 272, 24, 112)])

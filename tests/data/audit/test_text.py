@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s4eca.data.audit import Record, Severity, audit
+from s4eca.data.audit import Record, Severity, audit, survey
 from s4eca.data.audit.text import expression_facts, token_facts
 from s4eca.errors import S4ecaError
 
@@ -87,6 +87,13 @@ def test_images_under_other_names_are_missing(tmp_path, clean, found):
 def test_a_refs_file_finds_what_belongs_to_it(tmp_path, clean, found):
     root = clean(tmp_path)
     assert set(found(root / "rrsisd/refs(unc).p", layout="rrsis_d")) == {"split-size", "box-convention"}
+
+
+@pytest.mark.parametrize(("folder", "train"), [("rrsisd", 12_181), ("rrsishr", 2_118), ("other", None)])
+def test_a_refs_file_is_compared_with_the_dataset_of_its_folder(tmp_path, clean, folder, train):
+    root = clean(tmp_path)
+    (root / "rrsisd").rename(root / folder)
+    assert survey(root / folder / "refs(unc).p").published.get("train") == train
 
 
 def test_roots_that_are_nothing(tmp_path):

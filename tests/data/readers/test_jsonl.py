@@ -75,6 +75,48 @@ def test_images_that_are_named_or_not_found(tmp_path):
         read(tmp_path, images="somewhere/else")
 
 
+def test_one_missing_image_is_a_missing_file(tmp_path):
+    write_jsonl(tmp_path)
+    (tmp_path / "images/00205.jpg").unlink()
+    with pytest.raises(S4ecaError, match=r"1 of 2 files are missing from .*images \(00205\.jpg of reference 205\)"):
+        read(tmp_path)
+    for number in (201, 202, 203):  # the fullest folder is taken, which here is the root
+        (tmp_path / f"images/00{number}.jpg").rename(tmp_path / f"00{number}.jpg")
+    with pytest.raises(S4ecaError, match=r"1 of 4 files are missing .*00204\.jpg"):
+        read(tmp_path, "train")
+    with pytest.raises(S4ecaError, match=r"There is no folder .*nope: set data\.images"):
+        read(tmp_path, images="nope")
+
+
+def test_empty_expressions(tmp_path):
+    write_jsonl(tmp_path, edit=change(sent=" "))
+    with pytest.raises(S4ecaError, match=r"val\.jsonl has 1 references whose expression is empty \(205\)"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("split", ["train"]), ("category_name", 5), ("image_id", [1]), ("id", {}), ("height", "24")]
+)
+def test_fields_of_another_type(tmp_path, key, value):
+    write_jsonl(tmp_path, edit=change(**{key: value}))
+    with pytest.raises(S4ecaError, match=rf"Line 1 of .*val\.jsonl has {key} .* which is not a"):
+        read(tmp_path)
+
+
+def test_the_name_is_that_of_the_file(tmp_path):
+    assert JsonlDataModule(root=tmp_path / "absent").name == "jsonl"
+    assert JsonlDataModule(root=write_jsonl(tmp_path / "a")).name == "rrsis_d"  # rrsisd_train.jsonl
+    assert JsonlDataModule(root=write_jsonl(tmp_path / "b", name="risbench_{split}.jsonl")).name == "risbench"
+    assert JsonlDataModule(root=write_jsonl(tmp_path / "c", name="{split}.jsonl")).name == "jsonl"
+    write_jsonl(tmp_path / "b")  # one of two
+    assert JsonlDataModule(root=tmp_path / "b").name == "jsonl"
+
+
+def test_sizes_of_misspelt_splits(tmp_path):
+    with pytest.raises(S4ecaError, match=r"data\.expected names a split 'valid'"):
+        JsonlDataModule(root=write_jsonl(tmp_path), expected={"valid": 2})
+
+
 def test_kinds_of_segmentation(tmp_path):
     two = [rle(box_mask(1)), rle(box_mask(5))]
     plain = {"size": [HEIGHT, WIDTH], "counts": [0, 3, HEIGHT * WIDTH - 3]}

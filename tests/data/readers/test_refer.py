@@ -111,6 +111,78 @@ def test_split_names_of_refcoco(tmp_path):
     assert [(item.id, item.split) for item in references] == [("119", "test"), ("122", "test")]
 
 
+def test_two_splits_of_one_name(tmp_path):
+    write(tmp_path)
+    data = ReferDataModule(root=tmp_path, expected=COUNTS, split_names={"test": "val"})
+    found = {split: [(item.id, item.split) for item in data.references(split)] for split in ("val", "test")}
+    assert found == {split: [("113", split), ("116", split)] for split in ("val", "test")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split_names": {"tset": "testA"}}, r"data\.split_names names a split 'tset'"),
+        ({"split_names": "testA"}, r"data\.split_names=testA is no mapping"),
+        ({"split_names": {"test": ["testA"]}}, r"data\.split_names\.test=.*not a text"),
+        ({"expected": {"tset": 2}}, r"data\.expected names a split 'tset'"),
+        ({"expected": 7}, r"data\.expected=7 is no mapping"),
+        ({"expected": {"val": "2"}}, r"data\.expected\.val=2 is not a whole number"),
+    ],
+)
+def test_splits_that_are_misspelt(tmp_path, options, message):
+    write(tmp_path)
+    with pytest.raises(S4ecaError, match=message):
+        ReferDataModule(root=tmp_path, **options)
+    with pytest.raises(S4ecaError, match=message):
+        read_refer(tmp_path, "val", **options)
+
+
+def test_strict_counts_need_the_size_of_every_split_that_is_read(tmp_path):
+    data = ReferDataModule(root=write(tmp_path), expected={"val": 2}, strict_counts=True)
+    assert len(data.references("val")) == 2
+    with pytest.raises(S4ecaError, match=r"size of the test split of .* is not in data\.expected: add test"):
+        data.references("test")
+
+
+def test_empty_expressions(tmp_path):
+    def blank(refs, _):
+        for ref in refs[:4]:
+            ref["sentences"][0]["raw"] = " \t"
+
+    write(tmp_path, edit=blank)
+    with pytest.raises(
+        S4ecaError, match=r"refs\(unc\)\.p has 4 references whose expression is empty \(101, 104, 107, …"
+    ):
+        read(tmp_path, "train")
+    assert len(read(tmp_path)) == 2
+
+
+def test_an_annotation_that_nothing_uses_may_be_empty(tmp_path):
+    def orphan(_, instances):
+        instances["annotations"].append({**instances["annotations"][0], "id": 900, "segmentation": []})
+
+    assert len(read(write(tmp_path, edit=orphan))) == 2
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id", "split"])
+def test_an_entry_with_a_list_where_an_id_stands(tmp_path, key):
+    write(tmp_path, edit=lambda refs, _: refs[1].update({key: [[1]]}))
+    with pytest.raises(S4ecaError, match=r"Entry 1 of .*refs\(unc\)\.p is not a REFER ref"):
+        read(tmp_path)
+
+
+def test_the_name_is_that_of_the_folder(tmp_path):
+    assert ReferDataModule(root=tmp_path / "absent").name == "refer"
+    assert ReferDataModule(root=write(tmp_path / "a", "ris_lad")).name == "ris_lad"
+    assert ReferDataModule(root=write(tmp_path / "b", "rrsisd")).name == "rrsis_d"
+    write_rrsis_d(tmp_path / "c", annotations="", images="image/image")
+    assert ReferDataModule(root=tmp_path / "c").name == "refer"
+    write(tmp_path / "a", "rrsishr")  # one of two
+    assert ReferDataModule(root=tmp_path / "a").name == "refer"
+    assert ReferDataModule(root=tmp_path / "a", dataset="rrsishr").name == "rrsishr"
+    assert RRSISDDataModule(root=tmp_path / "c").name == "rrsis_d"
+
+
 def test_several_annotations_are_united(tmp_path):
     """gRefCOCO: `ann_id` is a list."""
 

@@ -115,7 +115,9 @@ def test_panels_are_saved_under_their_group(tmp_path):
         "best_1_000005.png", "best_2_000004.png", "median_1_000002.png", "median_2_000003.png",
         "worst_1_000000.png", "worst_2_000001.png",
     ]  # fmt: skip
-    expected = panel(np.moveaxis(image, -1, 0), "it", mask, ~mask, 0.6)
+    expected = panel(np.moveaxis(image, -1, 0), "it", mask, ~mask, 0.6, "lavt")
     assert np.array_equal(np.asarray(Image.open(paths[0])), np.asarray(expected))
+    assert [path.name for path in save_panels(tmp_path / "pictures", panels[:1])] == ["best_1_000005.png"]
+    assert len(list((tmp_path / "pictures").iterdir())) == 1, "earlier ones would pass for this evaluation's"
     assert save_panels(tmp_path / "none", []) == []
     assert not (tmp_path / "none").exists()

@@ -203,8 +203,6 @@ def test_published_rows_are_marked(fields, protocol, expected):
         ({"image_size": None}, "lavt", ""),
         ({"expressions": "shuffled with seed 0"}, "lavt", "△"),
         ({"expressions": "real"}, "lavt", ""),
-        ({"shuffled": 0}, "lavt", "△"),
-        ({"shuffled": False}, "lavt", ""),
         ({"trained_on": "rrsis_d"}, "lavt", ""),
         ({"trained_on": "refsegrs"}, "lavt", "▽"),
         ({"trained_on": None}, "lavt", ""),
