@@ -53,8 +53,8 @@ def write_metrics(folder: Path, summary: Summary) -> tuple[Path, Path]:
 
     The CSV file has a line per protocol and group of samples: `all`, `nonempty` (without those of empty truth),
     `category:NAME`, `pixels:BUCKET` and `share:BUCKET` (the truth's size). Its columns are protocol, group, n, n_empty,
-    n_no_target, the scores as fractions, and for `all` and `nonempty` intervals as `NAME low` and `NAME high`. What has no value
-    is empty. Files are replaced as a whole: a reader never sees half of one.
+    n_no_target, the scores as fractions, and for `all` and `nonempty` intervals as `NAME low` and `NAME high`. What has
+    no value is empty. Files are replaced as a whole: a reader never sees half of one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / "metrics.json", folder / "metrics.csv"

@@ -64,7 +64,7 @@ def summarise_evaluation(
 def _bounds(evaluation: Evaluation, settings: Bootstrap) -> dict[str, dict[str, list[float]]]:
     bounds = intervals(evaluation, settings)
     for protocol, rows in evaluation.rows.items():
-        kept = np.flatnonzero((rows[:, AREA] > 0) | (rows[:, NO_TARGET] != 0))
+        kept = np.flatnonzero((rows[:, AREA] > 0) | (rows[:, NO_TARGET] != 0)).tolist()
         if len(kept) < len(rows):
             part = Evaluation(evaluation.about, [evaluation.samples[i] for i in kept], {protocol: rows[kept]})
             again = intervals(part, settings)[protocol]
