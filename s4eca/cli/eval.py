@@ -127,6 +127,7 @@ def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, option
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             send_evaluation(logger, evaluation, summary, panels, files)
+            logger.experiment.finish()  # the next evaluation of a multirun has a run of its own
     console = Console(soft_wrap=True)
     shuffled = ", expressions shuffled" if options.shuffled is not None else ""
     console.print(metrics_table(summary, f"{data.name}, {options.split}{shuffled}"))

@@ -241,7 +241,8 @@ class ReferringDataModule(LightningDataModule):
         self._checked_lengths.add(split)
         # a tokenizer that has used threads would complain in every worker that is forked afterwards
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        lengths = token_lengths(self.references(split), tokenizer)
+        # a turned image may take a longer sentence: "above" becomes "on the left of"
+        lengths = token_lengths(self.references(split), tokenizer, self.augmentation if split == "train" else None)
         truncated = sum(length > self.max_tokens for length in lengths)
         if truncated:
             warnings.warn(

@@ -257,9 +257,15 @@ class Collate:
         )
 
 
-def token_lengths(references: Sequence[Reference], tokenizer: Tokenizer) -> list[int]:
-    """Returns the number of tokens of each expression, special tokens included."""
-    expressions = list(dict.fromkeys(reference.expression for reference in references))
-    ids = tokenizer(expressions)["input_ids"] if expressions else []
-    lengths = {expression: len(row) for expression, row in zip(expressions, ids, strict=True)}
-    return [lengths[reference.expression] for reference in references]
+def token_lengths(
+    references: Sequence[Reference], tokenizer: Tokenizer, augmentation: Augmentation | None = None
+) -> list[int]:
+    """Returns the number of tokens of each expression, special tokens included; of its longest wording if augmented."""
+    wordings = {
+        expression: augmentation.wordings(expression) if augmentation else [expression]
+        for expression in dict.fromkeys(reference.expression for reference in references)
+    }
+    texts = list(dict.fromkeys(text for words in wordings.values() for text in words))
+    ids = tokenizer(texts)["input_ids"] if texts else []
+    lengths = {text: len(row) for text, row in zip(texts, ids, strict=True)}
+    return [max(lengths[text] for text in wordings[reference.expression]) for reference in references]

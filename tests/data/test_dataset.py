@@ -315,3 +315,15 @@ def test_truncated_expressions_are_counted(tmp_path, tokenizer):
     words = ["the ship", "the ship on the left", "the ship on the left", "the gray ship on the left"]
     rows = [reference(tmp_path, expression=text) for text in words]
     assert token_lengths(rows, tokenizer) == [4, 7, 7, 8]
+
+
+def test_lengths_of_what_a_turn_may_make_of_an_expression(tmp_path, tokenizer):
+    rows = [reference(tmp_path, expression=text) for text in ("The ship is above the dam", "The ship")]
+    plain, longest = (
+        len(tokenizer(text)["input_ids"]) for text in (rows[0].expression, "The ship is on the left of the dam")
+    )
+    assert longest == plain + 3
+    alone = len(tokenizer("The ship")["input_ids"])
+    assert token_lengths(rows, tokenizer) == [plain, alone]
+    assert token_lengths(rows, tokenizer, Augmentation(rotation=0.5)) == [longest, alone]
+    assert token_lengths(rows, tokenizer, Augmentation(horizontal_flip=0.5)) == [plain, alone]

@@ -131,6 +131,12 @@ class Augmentation:
             image = occlude(image, seed, epoch, index)
         return image, mask, words
 
+    def wordings(self, expression: str) -> list[str]:
+        """Returns every sentence that an expression may be rewritten to; itself alone where nothing is turned."""
+        turns = _chances(self.horizontal_flip, self.vertical_flip, self.rotation)
+        words = [rewrite(expression, turn, self.top) for turn in turns]
+        return list(dict.fromkeys([expression, *(text for text in words if text is not None)]))
+
     def _draw_turn(self, expression: str, rng: np.random.Generator) -> tuple[Turn, str]:
         """Draws among the turns whose wording is certain, in proportion to their probabilities."""
         chances = dict(_chances(self.horizontal_flip, self.vertical_flip, self.rotation))
