@@ -1,8 +1,10 @@
 """References become Samples, Samples become Batches."""
 
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,9 @@ class Resized:
 class ReferenceDataset(Dataset[Sample]):
     """Decodes references one at a time, or takes them resized from a cache.
 
-    Augmentation comes after the cache, and a cached sample equals the decoded one bit for bit. The cache's key holds
-    path, size and the times of last change of the image file (and of the mask's, where it is a file), the annotation
-    of the mask, what is done to both, and the versions of the libraries that do it. Contents are not read for it: that
-    would cost as much as decoding. Writing to a file changes its status time even where its own time is set back.
+    Augmentation comes after the cache, and a cached sample equals the decoded one bit for bit. The cache's key holds a
+    hash of the image file's content (and of the mask's, where it is a file), the annotation of the mask, what is done
+    to both, and the versions of the libraries that do it; where the files lie is no part of it.
 
     Args:
         references: what a reader returned.
@@ -145,9 +146,9 @@ class ReferenceDataset(Dataset[Sample]):
         """Returns what a resized sample is kept under; None where a file is missing, which decoding will report."""
         mask = reference.mask
         try:
-            files = [file_stamp(reference.image)]
+            files = [content_hash(reference.image)]
             if isinstance(mask, FileMask):
-                files.append(file_stamp(mask.path))
+                files.append(content_hash(mask.path))
             annotation = mask_fingerprint(mask)
         except OSError:
             return None
@@ -190,10 +191,20 @@ class ReferenceDataset(Dataset[Sample]):
         )
 
 
-def file_stamp(path: Path) -> list[str | int]:
-    """Returns what changes when a file does, without reading it; raises OSError where it is missing."""
+def content_hash(path: Path) -> str:
+    """Returns a hash of a file's bytes; raises OSError where it is missing.
+
+    A process reads a file once for it, and again when size or times of the file have changed. Writing changes the
+    status time even where a file's own time is set back.
+    """
     status = path.stat()
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return _hash(str(path), (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@cache  # workers are forked after the cache was planned, and have what the main process has read
+def _hash(path: str, stamp: tuple[int, int, int]) -> str:  # noqa: ARG001
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def open_image(path: Path, id: str = "") -> Image.Image:

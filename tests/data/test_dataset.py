@@ -242,6 +242,17 @@ def test_cache_keys(tmp_path, monkeypatch):
     assert len({key, *others}) == 9
 
 
+def test_a_copied_dataset_finds_its_samples_in_the_cache(tmp_path, monkeypatch):
+    cache = DiskCache(tmp_path / "cache", "samples")
+    item = reference(tmp_path)
+    expected = ReferenceDataset([item], 16, cache=cache)[0]
+    (tmp_path / "copy").mkdir()
+    moved = replace(item, image=tmp_path / "copy" / "other.png")
+    moved.image.write_bytes(item.image.read_bytes())
+    monkeypatch.setattr(dataset_module, "open_image", lambda *_: pytest.fail("decoded again"))
+    assert_same(ReferenceDataset([moved], 16, cache=cache)[0], expected)
+
+
 def test_a_missing_file_is_the_same_error_with_a_cache(tmp_path):
     item = reference(tmp_path, 1)
     item.image.unlink()
