@@ -36,7 +36,9 @@ TINY = [
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+    # without WANDB_SERVICE: a test that has used wandb in this process leaves its server's address there
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return {**inherited, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
 def run(*command: str, cwd: Path, expect: int = 0, env: dict[str, str] | None = None, timeout: float = 600) -> str:
