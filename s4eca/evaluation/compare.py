@@ -179,8 +179,8 @@ def _check_exact(a: Evaluation, b: Evaluation, names: Sequence[str]) -> None:
     unlike = [name for name in names if approximated(a.about, name) != approximated(b.about, name)]
     if unlike:
         reasons = [approximated(run.about, unlike[0]) or "exactly" for run in (a, b)]
-        alike = [name for name in a.rows if name in b.rows and name not in unlike]
-        alike = [name for name in alike if approximated(a.about, name) == approximated(b.about, name)]
+        common = [name for name in a.rows if name in b.rows]
+        alike = [name for name in common if approximated(a.about, name) == approximated(b.about, name)]
         remedy = f"choose --protocol {' or '.join(alike)}" if alike else "score both in the same way"
         raise S4ecaError(
             f"Under {', '.join(unlike)} the runs were not scored alike ({unlike[0]}: {reasons[0]}; {reasons[1]}):"

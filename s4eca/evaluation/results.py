@@ -1,7 +1,6 @@
 """One evaluation as data: a row of pixels per sample and protocol, and what the numbers belong to."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from s4eca.data.dataset import content_hash
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import AREA, CATEGORY, INDEX, INTERSECTION, NO_TARGET, UNION
@@ -111,7 +111,7 @@ def _image_names(references: Sequence[Reference]) -> dict[Path, str]:
     paths = list(dict.fromkeys(reference.image for reference in references))
     counts = Counter(path.name for path in paths)
     common = Path(os.path.commonpath([path.absolute() for path in paths])) if paths else Path()
-    first: dict[bytes, str] = {}
+    first: dict[str, str] = {}
     names = {}
     for path in paths:
         name = path.name if counts[path.name] == 1 else path.absolute().relative_to(common).as_posix()
@@ -119,12 +119,11 @@ def _image_names(references: Sequence[Reference]) -> dict[Path, str]:
     return names
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").digest()
+        return content_hash(path)
     except OSError:  # gone since it was evaluated
-        return str(path).encode()
+        return str(path)
 
 
 def write_samples(folder: Path, evaluation: Evaluation) -> Path:

@@ -8,9 +8,10 @@ from s4eca.data.audit.records import Record
 from s4eca.data.masks import FileMask
 from s4eca.data.readers import refsegrs, risbench
 from s4eca.data.readers.checks import unique_ids
+from s4eca.data.readers.phrases import Layout
 
 
-def read_refsegrs(layouts: Mapping[str, refsegrs.Layout]) -> tuple[list[Record], list[Finding]]:
+def read_refsegrs(layouts: Mapping[str, Layout]) -> tuple[list[Record], list[Finding]]:
     """Reads the phrase files of all splits; a line that is not UTF-8 does not end it.
 
     Args:
@@ -27,7 +28,7 @@ def read_refsegrs(layouts: Mapping[str, refsegrs.Layout]) -> tuple[list[Record],
     return records, findings
 
 
-def read_risbench(layouts: Mapping[str, risbench.Layout]) -> tuple[list[Record], list[Finding]]:
+def read_risbench(layouts: Mapping[str, Layout]) -> tuple[list[Record], list[Finding]]:
     """Reads the phrase files of all splits; a line that is not UTF-8 or names no file does not end it.
 
     Args:

@@ -1,12 +1,23 @@
 """The phrase files of RefSegRS and RISBench: a name and an expression on every line."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from s4eca.data.readers.checks import check_count, check_files, check_unique
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
 
 _FORBIDDEN = set('/\\<>:"|?*\0')
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The three places one split is read from; a mask has the name of its image."""
+
+    images: Path
+    masks: Path
+    phrases: Path
 
 
 def read_phrases(path: Path) -> list[tuple[int, str, str]]:
@@ -28,6 +39,27 @@ def read_phrases(path: Path) -> list[tuple[int, str, str]]:
             raise S4ecaError(f"Line {number} of {path} has no expression ({line!r}): complete or remove it.")
         phrases.append((number, name, expression.strip()))
     return phrases
+
+
+def check_references(
+    references: Sequence[Reference],
+    layout: Layout,
+    name: str,
+    split: str,
+    expected: Mapping[str, int],
+    strict_counts: bool,
+    need_files: bool,
+) -> None:
+    """Checks what was read of a split: ids, files where they are needed, and the number of references.
+
+    Raises:
+        S4ecaError: an id occurs twice, files are missing, or the split is empty or, if strict, of another size.
+    """
+    check_unique(references, layout.phrases)
+    if need_files:
+        check_files(references, [reference.image for reference in references])
+        check_files(references, [layout.masks / reference.image.name for reference in references])
+    check_count(name, split, len(references), expected, strict_counts)
 
 
 def check_phrases(references: Mapping[str, Iterable[Reference]], title: str) -> None:

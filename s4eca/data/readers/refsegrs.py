@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,9 @@ from PIL import Image
 
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
-from s4eca.data.readers.checks import check_count, check_files, check_split, check_unique
-from s4eca.data.readers.phrases import check_phrases, read_phrases
+from s4eca.data.readers.checks import check_split
+from s4eca.data.readers.phrases import Layout, check_phrases, check_references, read_phrases
+from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, flatten, place_as, save_grid
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
@@ -42,15 +42,6 @@ _VARIANTS = (
     ("images", "masks", ("output_phrase_{split}.txt",)),
     ("images2", "masks2", ("output_phrase_{split}3.txt", "output_phrase_{split}.txt")),
 )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The three places one split of RefSegRS is read from."""
-
-    images: Path
-    masks: Path
-    phrases: Path
 
 
 def read_refsegrs(
@@ -89,11 +80,7 @@ def read_refsegrs(
         )
         for _, id, expression in read_phrases(layout.phrases)
     ]
-    check_unique(references, layout.phrases)
-    if need_files:
-        check_files(references, [reference.image for reference in references])
-        check_files(references, [layout.masks / reference.image.name for reference in references])
-    check_count(f"RefSegRS in {root}", split, len(references), expected, strict_counts)
+    check_references(references, layout, f"RefSegRS in {root}", split, expected, strict_counts, need_files)
     return references
 
 
@@ -103,9 +90,7 @@ def find_layout(root: str | Path, split: str, need_files: bool = True) -> Layout
     Raises:
         S4ecaError: none of the known layouts is complete; the message says what each of them lacks.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise S4ecaError(f"There is no folder {root}: set data.root to the folder that holds RefSegRS.")
+    root = check_root(root, "RefSegRS")
     lacking = []
     for base in (root / name for name in _BASES):
         if not base.is_dir():

@@ -1,7 +1,6 @@
 """Reader for RISBench (CroBIM, arXiv:2410.08613)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ from PIL import Image
 
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
-from s4eca.data.readers.checks import check_count, check_files, check_split, check_unique, unique_ids
-from s4eca.data.readers.phrases import check_phrases, read_phrases
+from s4eca.data.readers.checks import check_split, unique_ids
+from s4eca.data.readers.phrases import Layout, check_phrases, check_references, read_phrases
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, flatten, place_as, save_grid
 from s4eca.data.references import Reference
@@ -24,15 +23,6 @@ THRESHOLD = 0  # reads masks of 0 and 255 and of 0 and 1 alike
 _BASES = ("", "RISBench_dataset", "RISBench", "RISBench/RISBench_dataset")
 # The release, then names that some users have given its folders.
 _FOLDERS = (("img_rgb", "mask"), ("images", "masks"))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The three places one split of RISBench is read from."""
-
-    images: Path
-    masks: Path
-    phrases: Path
 
 
 def read_risbench(
@@ -77,11 +67,7 @@ def read_risbench(
         Reference(id, layout.images / name, expression, split, None, FileMask(layout.masks / name, threshold, id))
         for id, name, expression in zip(ids, names, expressions, strict=True)
     ]
-    check_unique(references, layout.phrases)
-    if need_files:
-        check_files(references, [reference.image for reference in references])
-        check_files(references, [layout.masks / reference.image.name for reference in references])
-    check_count(f"RISBench in {root}", split, len(references), expected, strict_counts)
+    check_references(references, layout, f"RISBench in {root}", split, expected, strict_counts, need_files)
     return references
 
 
