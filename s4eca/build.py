@@ -15,6 +15,7 @@ from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
 from s4eca.lit.referring import ReferringModule
 from s4eca.segmenter import ReferringSegmenter
+from s4eca.towers.base import TextTower, VisionTower
 
 Config = dict[str, Any]
 
@@ -53,12 +54,23 @@ def build_data(config: Config) -> ReferringDataModule:
     return instantiate(config["data"], "data")
 
 
-def build_module(config: Config) -> ReferringModule:
-    """Builds towers, method, fusion, decoder and loss, and the LightningModule around them."""
+def build_towers(config: Config) -> tuple[TextTower, VisionTower]:
+    """Builds both towers, frozen."""
+    return instantiate(config["text"], "text"), instantiate(config["vision"], "vision")
+
+
+def build_module(config: Config, towers: tuple[TextTower, VisionTower] | None = None) -> ReferringModule:
+    """Builds towers, method, fusion, decoder and loss, and the LightningModule around them.
+
+    Args:
+        config: resolved config.
+        towers: what `build_towers` gave, where they are built already.
+    """
     model = dict(config["model"])
+    text, vision = towers or build_towers(config)
     segmenter = ReferringSegmenter(
-        text=instantiate(config["text"], "text"),
-        vision=instantiate(config["vision"], "vision"),
+        text=text,
+        vision=vision,
         method=instantiate(config["tuning"], "tuning"),
         fusion=instantiate(config["fusion"], "fusion"),
         decoder=instantiate(config["decoder"], "decoder"),

@@ -91,6 +91,7 @@ def describe(
         },
         "config": dict(config or {}),
         "tokenizer": tokenizer_files(tokenizer),
+        "method": {"name": segmenter.method.name, "placement": segmenter.scope.placement},
         "base": {"text": segmenter.text.base.to_dict(), "vision": segmenter.vision.base.to_dict()},
         "data": dict(data),
     }
@@ -125,9 +126,9 @@ def load_learned(segmenter: ReferringSegmenter, checkpoint: Checkpoint) -> None:
     """Fills everything learned, after checking that the checkpoint belongs to this network.
 
     Raises:
-        S4ecaError: see `check_base` and `check_learned`; the network is unchanged then.
+        S4ecaError: see `check_network` and `check_learned`; the network is unchanged then.
     """
-    check_base(segmenter, checkpoint.meta, checkpoint.path)
+    check_network(segmenter, checkpoint.meta, checkpoint.path)
     check_learned(segmenter, checkpoint.state, checkpoint.path)
     segmenter.load_state_dict(checkpoint.state, strict=False)
 
@@ -154,12 +155,19 @@ def check_learned(segmenter: ReferringSegmenter, state: Mapping[str, Tensor], wh
             )
 
 
-def check_base(segmenter: ReferringSegmenter, meta: Mapping[str, Any], where: Path | str) -> None:
-    """Compares the frozen weights with those that the checkpoint was trained on.
+def check_network(segmenter: ReferringSegmenter, meta: Mapping[str, Any], where: Path | str) -> None:
+    """Compares method and frozen weights with those that the checkpoint was trained with.
 
     Raises:
-        S4ecaError: a tower's weights hash to something else.
+        S4ecaError: another method or placement, or a tower whose weights hash to something else.
     """
+    method, here = meta["method"], {"name": segmenter.method.name, "placement": segmenter.scope.placement}
+    if method != here:
+        raise S4ecaError(
+            f"{where} was trained with tuning={method['name']}, placement={method['placement']}, and this network has "
+            f"tuning={here['name']}, placement={here['placement']}; set tuning={method['name']} "
+            f"model.segmenter.placement={method['placement']}, or give a checkpoint of the same method."
+        )
     for tower in (segmenter.text, segmenter.vision):
         stored = meta["base"][tower.kind]
         if stored["sha256"] != tower.base.sha256:
@@ -197,6 +205,9 @@ def _read_folder(folder: Path) -> Checkpoint:
     try:
         state = {**safetensors.torch.load_file(folder / names[0]), **safetensors.torch.load_file(folder / names[1])}
         meta = json.loads((folder / names[2]).read_text(encoding="utf-8"))
+        for tower, weights in (("vision", "vision.safetensors"), ("text", "text")):
+            if meta["config"] and (folder / weights).exists():  # a merged folder brings its own base weights
+                meta["config"][tower]["weights"] = str(folder / weights)
     except (safetensors.SafetensorError, ValueError) as error:
         raise S4ecaError(f"{folder} cannot be read as a shared checkpoint ({error}).") from error
     return Checkpoint(folder, state, meta)

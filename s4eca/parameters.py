@@ -24,14 +24,12 @@ def count_parameters(segmenter: ReferringSegmenter) -> dict[str, ParameterCount]
     total: dict[str, int] = dict.fromkeys(("text tower", "vision tower", "method", "norms", "fusion", "decoder"), 0)
     learned = dict(total)
     for name, parameter in segmenter.named_parameters():
-        place = group_of(name)
-        inside = name.partition(".")[0]
-        if inside in ("text", "vision") and ".lora_" not in name:
-            total[f"{inside} tower"] += parameter.numel()
-        else:
-            total[place] += parameter.numel()
+        total[group_of(name)] += parameter.numel()
         if parameter.requires_grad:
-            learned[place] += parameter.numel()
+            learned[group_of(name)] += parameter.numel()
+    for tower in (segmenter.text, segmenter.vision):
+        total[f"{tower.kind} tower"] = tower.size
+        total["method"] -= tower.size
     return {place: ParameterCount(total[place], learned[place]) for place in total}
 
 

@@ -1,8 +1,4 @@
-"""The one place that walks the towers: schedule, taps, activation checkpointing, compile.
-
-Nothing here switches gradients off for the frozen beginning of a tower: autograd records nothing before the first
-tensor that needs a gradient, so everything below a method's first adapter costs no memory by itself.
-"""
+"""The one place that walks the towers: schedule, taps, no-gradient prefix, activation checkpointing, compile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +9,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from s4eca.errors import S4ecaError
-from s4eca.towers.base import Site, State, TextTower, Tower, VisionTower
-from s4eca.tuning.base import Carry, Context, Join, TuningMethod, Walk
+from s4eca.towers.base import Site, State, TextTower, Tower, VisionTower, from_grid, no_tap, to_grid
+from s4eca.tuning.base import INSIDE, Carry, Context, Scope, TuningMethod, Walk
 
 # changes a finished stage's grid before the next stage reads it: (stage, grid (B, H, W, C), words (B, L, D)) -> grid
 AtStage = Callable[[int, Tensor, Tensor], Tensor]
+
+CHECKPOINTING = ("none", "block", "stage")
 
 
 @dataclass(frozen=True)
@@ -33,20 +31,34 @@ class Walked:
     pyramid: list[Tensor]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What the frozen towers alone give, for a method at their side; it carries no gradients.
+
+    Attributes:
+        words: (B, L, D) after each of the method's `side_layers`, and after the last text step.
+        stages: the hidden state after each vision stage: (B, H_i, W_i, C_i), or (B, T, C) tokens.
+    """
+
+    words: list[Tensor]
+    stages: list[Tensor]
+
+
 class Runner:
     """Walks two towers under one tuning method.
 
     Args:
         text: the text tower.
         vision: the vision tower.
-        method: attached to both already.
-        grad_checkpointing: `block` recomputes every block, its taps included, in the backward pass instead of keeping
-            its activations.
+        method: attached to both already, in the same scope.
+        scope: where the method acts; vision stages below its first run without gradients.
+        grad_checkpointing: what is recomputed in the backward pass instead of being kept: `none`, every `block` with
+            its taps, or every `stage` (the text tower is one).
         compile: `block` compiles every block with its taps by `torch.compile`; a string other than `none` and `block`
             is the name of a compile backend.
 
     Raises:
-        S4ecaError: an unknown setting, or one that the method does not support.
+        S4ecaError: an unknown setting, or one that the method or its placement does not support.
     """
 
     def __init__(
@@ -54,14 +66,27 @@ class Runner:
         text: TextTower,
         vision: VisionTower,
         method: TuningMethod,
-        grad_checkpointing: Literal["none", "block"] = "none",
+        scope: Scope = INSIDE,
+        grad_checkpointing: Literal["none", "block", "stage"] = "none",
         compile: str = "none",
     ) -> None:
-        if grad_checkpointing not in ("none", "block"):
-            raise S4ecaError(f"model.segmenter.grad_checkpointing={grad_checkpointing} is neither none nor block.")
-        if grad_checkpointing == "block" and not method.capabilities.checkpointing:
+        if grad_checkpointing not in CHECKPOINTING:
+            raise S4ecaError(
+                f"model.segmenter.grad_checkpointing={grad_checkpointing} is none of {', '.join(CHECKPOINTING)}."
+            )
+        if grad_checkpointing != "none" and not method.capabilities.checkpointing:
             raise S4ecaError(f"tuning={method.name} cannot be recomputed; set model.segmenter.grad_checkpointing=none.")
-        self.text, self.vision, self.method = text, vision, method
+        if grad_checkpointing != "none" and scope.placement == "side":
+            raise S4ecaError(
+                "with model.segmenter.placement=side the towers keep nothing for a backward pass; set "
+                "model.segmenter.grad_checkpointing=none."
+            )
+        if compile != "none" and scope.placement == "side":
+            raise S4ecaError(
+                "model.segmenter.placement=side walks the towers without a graph to compile; set "
+                "model.segmenter.compile=none."
+            )
+        self.text, self.vision, self.method, self.scope = text, vision, method, scope
         self.grad_checkpointing = grad_checkpointing
         self.schedule = method.schedule(text, vision)
         self._take = self._step
@@ -70,7 +95,12 @@ class Runner:
         self.compiled = compile != "none"
 
     def __call__(
-        self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, at_stage: AtStage | None = None
+        self,
+        image: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        at_stage: AtStage | None = None,
+        encoded: Encoded | None = None,
     ) -> Walked:
         """Walks both towers.
 
@@ -80,49 +110,114 @@ class Runner:
             attention_mask: (B, L), 1 for words.
             at_stage: feeds something back into the vision tower after each stage; needs the words, so a schedule that
                 walks the vision tower before the text tower has ended cannot have it.
+            encoded: what `encode` gave for the same inputs, for a method at the side; None walks the towers.
 
         Raises:
             S4ecaError: `at_stage` under such a schedule.
         """
+        if self.scope.placement == "side":
+            return self._beside(encoded or self.encode(image, input_ids, attention_mask), attention_mask)
         context = Context(word_mask=attention_mask.bool())
-        states = {"text": self.text.begin(input_ids, attention_mask), "vision": self.vision.begin(image)}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.scope.start_stage == 1):
+            first = self.vision.begin(image)
+        states = {"text": self.text.begin(input_ids, attention_mask), "vision": first}
         ends: dict[str, list[State]] = {"text": [], "vision": []}
         carry: Carry = {}
-        for event in self.schedule:
-            if isinstance(event, Join):
-                states["text"], states["vision"], carry = self.method.join(
-                    event.name, states["text"], states["vision"], context, carry
-                )
-                continue
-            tower = self.text if event.tower == "text" else self.vision
-            state, carry = self._run(tower, event, states[event.tower], context, carry)
-            step = tower.steps[event.index]
-            if step.ends_stage and event.tower == "vision" and at_stage is not None:
+        for walks in self._groups():
+            tower = self.text if walks[0].tower == "text" else self.vision
+            state, carry = self._run(tower, walks, states[tower.kind], context, carry)
+            step = tower.steps[walks[-1].index]
+            if step.ends_stage and tower.kind == "vision" and at_stage is not None:
                 if not ends["text"]:
                     raise S4ecaError(
                         f"tuning={self.method.name} walks both towers at once, so a fusion cannot feed the words back "
                         "into the vision tower; set fusion.feedback=false."
                     )
                 words = self.text.end(ends["text"][-1])
-                state = State(at_stage(step.stage, state.hidden, words), state.mask, state.prefix, state.grid)
+                front, grid = to_grid(state.hidden, step)
+                state = State(from_grid(front, at_stage(step.stage, grid, words)), state.mask)
             if step.ends_stage:
-                ends[event.tower].append(state)
-            states[event.tower] = state
+                ends[tower.kind].append(state)
+            states[tower.kind] = state
         return Walked(self.text.end(ends["text"][-1]), self.vision.end(ends["vision"]))
 
-    def _run(self, tower: Tower, event: Walk, state: State, context: Context, carry: Carry) -> tuple[State, Carry]:
-        if self.compiled:
-            # each step is its own graph of one function; the default limit is eight before it falls back to eager
-            with torch._dynamo.config.patch(recompile_limit=4 * len(self.schedule)):
-                return self._maybe_checkpoint(tower, event.index, state, context, carry)
-        return self._maybe_checkpoint(tower, event.index, state, context, carry)
+    @torch.no_grad()
+    def encode(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """Walks the towers alone and returns what a method at their side reads; arguments as in a call."""
+        return Encoded(self.encode_words(input_ids, attention_mask), self.encode_image(image))
 
-    def _maybe_checkpoint(
-        self, tower: Tower, index: int, state: State, context: Context, carry: Carry
+    @torch.no_grad()
+    def encode_words(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """Returns `Encoded.words`."""
+        read = {*self.method.side_layers(self.text), len(self.text.steps) - 1}
+        words, state = [], self.text.begin(input_ids, attention_mask)
+        for step in self.text.steps:
+            state = self.text.step(step.index, state, no_tap)
+            if step.index in read:
+                words.append(state.hidden)
+        return words
+
+    @torch.no_grad()
+    def encode_image(self, image: Tensor) -> list[Tensor]:
+        """Returns `Encoded.stages`."""
+        stages, state = [], self.vision.begin(image)
+        for step in self.vision.steps:
+            state = self.vision.step(step.index, state, no_tap)
+            if step.ends_stage:
+                stages.append(state.hidden)
+        return stages
+
+    def _beside(self, encoded: Encoded, attention_mask: Tensor) -> Walked:
+        context = Context(word_mask=attention_mask.bool())
+        stages = self.method.side(encoded.words, encoded.stages, context)
+        with torch.no_grad():
+            words = self.text.end(State(encoded.words[-1]))
+        return Walked(words, self.vision.end([State(stage) for stage in stages]))
+
+    def _groups(self) -> list[list[Walk]]:
+        """The schedule in groups that are recomputed together: a stage, or single steps."""
+        groups: list[list[Walk]] = []
+        for walk in self.schedule:
+            if self.grad_checkpointing == "stage" and groups and self._same_stage(groups[-1][-1], walk):
+                groups[-1].append(walk)
+            else:
+                groups.append([walk])
+        return groups
+
+    def _same_stage(self, one: Walk, other: Walk) -> bool:
+        if one.tower != other.tower:
+            return False
+        steps = self.text.steps if one.tower == "text" else self.vision.steps
+        return steps[one.index].stage == steps[other.index].stage
+
+    def _run(
+        self, tower: Tower, walks: list[Walk], state: State, context: Context, carry: Carry
     ) -> tuple[State, Carry]:
-        if self.grad_checkpointing == "block" and torch.is_grad_enabled():
-            return checkpoint(self._take, tower, index, state, context, carry, use_reentrant=False)
-        return self._take(tower, index, state, context, carry)
+        """Takes the steps of one group, and keeps or recomputes what its backward pass needs."""
+        learns = tower.kind == "text" or tower.steps[walks[0].index].stage + 1 >= self.scope.start_stage
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            if self.grad_checkpointing == "none" or not torch.is_grad_enabled():
+                return self._steps(tower, walks, state, context, carry)
+            names = list(carry)
+
+            def again(hidden: Tensor, mask: Tensor | None, *carried: Tensor) -> tuple[State, Carry]:
+                held = dict(zip(names, carried, strict=True))
+                return self._steps(tower, walks, State(hidden, mask), context, held)
+
+            # tensor by tensor: what stands inside another object is hidden from autograd's hooks for saved tensors
+            return checkpoint(again, state.hidden, state.mask, *carry.values(), use_reentrant=False)
+
+    def _steps(
+        self, tower: Tower, walks: list[Walk], state: State, context: Context, carry: Carry
+    ) -> tuple[State, Carry]:
+        for walk in walks:
+            if self.compiled:
+                # each step is its own graph of one function; the default limit is eight before it falls back to eager
+                with torch._dynamo.config.patch(recompile_limit=4 * len(self.schedule)):
+                    state, carry = self._take(tower, walk.index, state, context, carry)
+            else:
+                state, carry = self._take(tower, walk.index, state, context, carry)
+        return state, carry
 
     def _step(self, tower: Tower, index: int, state: State, context: Context, carry: Carry) -> tuple[State, Carry]:
         """One block with its taps, as a function of its arguments alone."""

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from s4eca.errors import S4ecaError
 from s4eca.fusion import Fusion
 from s4eca.fusion.none import NoFusion
-from s4eca.runner import Runner
+from s4eca.runner import Encoded, Runner
 from s4eca.towers.base import TextTower, VisionTower
-from s4eca.tuning.base import TuningMethod
+from s4eca.tuning.base import Placement, Scope, TuningMethod
 
 GROUPS = ("method", "norms", "fusion", "decoder")
 
@@ -28,11 +28,13 @@ class ReferringSegmenter(nn.Module):
         fusion: called as `fusion(channels=..., text_dim=...)`; None for no fusion.
         head_logits: the decoder's output channels: 1, or 2 (background, target) as in LAVT and RMSIN, whose difference
             is the logit; both have the same loss values.
+        placement: `inside` the towers, or at their `side`, where nothing is back-propagated through them.
+        start_stage: first vision stage, from 1, where the method acts; those below run without gradients.
         grad_checkpointing: see `Runner`.
         compile: see `Runner`.
 
     Raises:
-        S4ecaError: no part of it would bring language into the image, or a setting the method does not support.
+        S4ecaError: no part of it would bring language into the image, or settings that do not go together.
     """
 
     def __init__(
@@ -43,15 +45,20 @@ class ReferringSegmenter(nn.Module):
         decoder: Callable[..., nn.Module],
         fusion: Callable[..., Fusion] | None = None,
         head_logits: Literal[1, 2] = 1,
-        grad_checkpointing: Literal["none", "block"] = "none",
+        placement: Placement = "inside",
+        start_stage: int = 1,
+        grad_checkpointing: Literal["none", "block", "stage"] = "none",
         compile: str = "none",
     ) -> None:
         super().__init__()
         self.fusion: Fusion
         if head_logits not in (1, 2):
             raise S4ecaError(f"model.segmenter.head_logits={head_logits} is neither 1 nor 2.")
+        if placement not in ("inside", "side"):
+            raise S4ecaError(f"model.segmenter.placement={placement} is neither inside nor side.")
         self.text, self.vision, self.method = text, vision, method
-        method.attach(text, vision)
+        self.scope = Scope(placement, start_stage)
+        method.attach(text, vision, self.scope)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in vision.widths)
         self.fusion = (fusion or NoFusion)(channels=vision.widths, text_dim=text.widths[-1])
         self.decoder = decoder(channels=vision.widths, out_channels=head_logits)
@@ -60,15 +67,24 @@ class ReferringSegmenter(nn.Module):
                 f"tuning={method.name} brings no language into the image, so every expression would get the same "
                 "mask; set fusion=pwam or fusion=film."
             )
-        self.runner = Runner(text, vision, method, grad_checkpointing, compile)
+        if self.fusion.feedback and self.scope != Scope():
+            raise S4ecaError(
+                "a fusion with feedback acts inside the vision tower from its first stage on, where "
+                f"model.segmenter.placement={placement} and start_stage={start_stage} allow no gradients; set "
+                "fusion.feedback=false."
+            )
+        self.runner = Runner(text, vision, method, self.scope, grad_checkpointing, compile)
 
-    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, encoded: Encoded | None = None
+    ) -> Tensor:
         """Returns logits (B, S, S) in fp32; a pixel belongs to the target where its logit is above 0.
 
         Args:
             image: (B, 3, S, S) uint8.
             input_ids: (B, L).
             attention_mask: (B, L), 1 for words.
+            encoded: what the frozen towers gave for this batch, where a method at their side has it already.
         """
         word_mask = attention_mask.bool()
         fused: list[Tensor] = []
@@ -78,7 +94,8 @@ class ReferringSegmenter(nn.Module):
             fused.append(seen)
             return onward
 
-        walked = self.runner(image, input_ids, attention_mask, at_stage=feed_back if self.fusion.feedback else None)
+        at_stage = feed_back if self.fusion.feedback else None
+        walked = self.runner(image, input_ids, attention_mask, at_stage, encoded)
         pyramid = fused if self.fusion.feedback else self.fusion(walked.pyramid, walked.words, word_mask)
         normed = [norm(grid) for norm, grid in zip(self.norms, pyramid, strict=True)]
         scores = self.decoder(normed).float()

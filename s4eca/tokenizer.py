@@ -35,16 +35,22 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Loads a tokenizer from a folder or by hub id.
 
     Raises:
-        S4ecaError: neither a readable folder nor a reachable hub id.
+        S4ecaError: neither a readable folder nor a reachable hub id, or a folder without a vocabulary.
     """
     try:
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
     except Exception as error:  # OSError for an unreachable hub, ValueError and others for damaged files
         reason = str(error).splitlines()[0].rstrip(".")
         raise S4ecaError(
             f"the tokenizer in {source} could not be loaded ({reason}); give a folder that holds one with "
             "text.tokenizer=PATH."
         ) from error
+    # beside a model's config alone transformers makes up a tokenizer of nothing but special tokens
+    if not any(tokenizer.get_vocab().keys() - tokenizer.all_special_tokens):
+        raise S4ecaError(
+            f"{source} holds no tokenizer with a vocabulary; give a folder that holds one with text.tokenizer=PATH."
+        )
+    return tokenizer
 
 
 def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

@@ -1,25 +1,34 @@
 """Where a tower's weights come from: the hub, a local path, or random ones by seed, and what they hash to.
 
-Three words decide it, the same for every tower: `weights=hub` fetches by name, `weights=PATH` reads a file or a folder
-that the library's own `save_pretrained` wrote, `weights=random` draws them from `seed`. There is no fallback from one
-to another: weights that cannot be resolved are an error.
+Four forms decide it, the same for every tower: `weights=hub` fetches by name, `weights=hf:OWNER/REPO/FILE` fetches one
+file of a hub repository, `weights=PATH` reads a file or a folder that the library's own `save_pretrained` wrote,
+`weights=random` draws them from `seed`. There is no fallback from one to another: weights that cannot be resolved are
+an error.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from timm.models import load_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from s4eca.errors import S4ecaError
 
-HUB, RANDOM = "hub", "random"
+HUB, RANDOM, HUB_FILE = "hub", "random", "hf:"
+
+# config group option of `text` for each model type
+TEXT_CONFIGS = {"bert": "bert_base", "roberta": "roberta_base", "distilbert": "distilbert_base", "clip": "clip_base"}
+
+# (where it was read, a foreign state dict) -> fields of the transformers config, and the tensors by transformers' names
+Convert = Callable[[str, dict[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class BaseWeights:
 
     Attributes:
         name: the architecture's name at its library.
-        source: `hub`, `random:SEED`, or the last part of the local path.
+        source: `hub`, `hf:OWNER/REPO/FILE`, `random:SEED`, or the last part of the local path.
         sha256: over names, shapes and values, taken in the precision they were loaded in.
     """
 
@@ -56,20 +65,54 @@ def describe_source(weights: str, seed: int) -> str:
     """Returns how a checkpoint names the source; of a path only its last part, which travels between machines."""
     if weights == RANDOM:
         return f"random:{seed}"
-    return HUB if weights == HUB else Path(weights).name
+    return weights if weights == HUB or weights.startswith(HUB_FILE) else Path(weights).name
+
+
+def fetch(key: str, weights: str) -> Path:
+    """Returns where given weights lie on this machine, after fetching them where they are `hf:OWNER/REPO/FILE`.
+
+    Args:
+        key: config key of the tower, for the error's remedy (`text`, `vision`).
+        weights: a path, or `hf:` and a file of a hub repository, for example
+            `hf:chendelong/RemoteCLIP/RemoteCLIP-ViT-B-32.pt`; a copy that was fetched before is used without a network.
+
+    Raises:
+        S4ecaError: an incomplete `hf:`, an unreachable hub, or a missing path.
+    """
+    if not weights.startswith(HUB_FILE):
+        if not Path(weights).exists():
+            raise S4ecaError(_no_path(key, weights, "a weights file or a folder with one"))
+        return Path(weights)
+    owner, _, rest = weights.removeprefix(HUB_FILE).partition("/")
+    repository, _, file = rest.partition("/")
+    if not (owner and repository and file):
+        raise S4ecaError(f"{key}.weights={weights} names no file of a hub repository; write hf:OWNER/REPO/FILE.")
+    try:
+        return Path(huggingface_hub.hf_hub_download(f"{owner}/{repository}", file))
+    except Exception as error:  # the hub client raises OSError, httpx and its own errors
+        raise S4ecaError(_unreachable(key, weights.removeprefix(HUB_FILE), error)) from error
 
 
 def load_timm(
-    key: str, name: str, weights: str, seed: int, filter_fn: Callable[[dict, nn.Module], dict], **options: Any
+    key: str,
+    name: str,
+    weights: str,
+    seed: int,
+    filter_fn: Callable[[dict, nn.Module], dict],
+    unused: Sequence[str] = ("head",),
+    **options: Any,
 ) -> nn.Module:
     """Builds a timm model without a classifier and fills it.
 
     Args:
         key: config key of the tower, for the error's remedy (`vision`).
         name: timm model name with its tag, for example `swin_base_patch4_window12_384.ms_in22k`.
-        weights: `hub`, `random`, or a path to a `.safetensors`/`.pth` file or a folder that `save_for_hf` wrote.
+        weights: `hub`, `hf:OWNER/REPO/FILE`, `random`, or a path to a `.safetensors`/`.pth`/`.pt` file or a folder that
+            `save_for_hf` wrote.
         seed: of the random weights.
-        filter_fn: the family's `checkpoint_filter_fn`, which renames keys and resizes bias tables.
+        filter_fn: the family's `checkpoint_filter_fn`, which renames keys, resizes bias tables and position embeddings,
+            and takes the image part (`visual.*`) out of a CLIP checkpoint.
+        unused: parts of the model that the tower does not walk; they are taken out, their weights are not asked for.
         options: passed on to `timm.create_model`.
 
     Raises:
@@ -82,61 +125,89 @@ def load_timm(
         except (RuntimeError, TypeError, AssertionError, ValueError) as error:
             raise S4ecaError(f"timm cannot build {key}.name={name} with {options}: {error}.") from error
     if weights == RANDOM:
+        _take_out(model, unused)
         return model
     if weights == HUB:
         hub_id = model.pretrained_cfg.get("hf_hub_id")
         if not hub_id:
             raise S4ecaError(f"timm has no hub weights for {name}; give a local file with {key}.weights=PATH.")
+        file = model.pretrained_cfg.get("hf_hub_filename")
         try:
-            state = load_state_dict_from_hf(hub_id, weights_only=True)
+            state = load_state_dict_from_hf(hub_id, **({"filename": file} if file else {}), weights_only=True)
         except Exception as error:  # the hub client raises OSError, httpx and its own errors
             raise S4ecaError(_unreachable(key, name, error)) from error
     else:
-        state = _read_state(key, Path(weights))
-    state = filter_fn(state, model)
-    state = {name: value for name, value in state.items() if not name.startswith("head.")}
-    _fill(model, state, key, name, weights)
+        state = _read_state(fetch(key, weights))
+    first = next(iter(state), "nothing")
+    try:
+        state = filter_fn(state, model)
+    except Exception as error:  # of a file that is none of the family's
+        raise S4ecaError(
+            f"the weights in {weights} do not fit {key}.name={name} ({_first_line(error)}); give weights of that "
+            "architecture."
+        ) from error
+    if not state.keys() & model.state_dict().keys():
+        raise S4ecaError(
+            f"the weights in {weights} have no image part for {key}.name={name}: neither timm's names nor the visual.* "
+            f"of a CLIP checkpoint, its first being {first}; give a file that has one."
+        )
+    _take_out(model, unused)
+    _fill(model, {k: v for k, v in state.items() if k.partition(".")[0] not in unused}, key, name, weights)
     return model
 
 
-def load_bert(
-    key: str, name: str, weights: str, seed: int, options: Mapping[str, Any], attention: str
+def load_text(
+    key: str,
+    library: type[PreTrainedModel],
+    name: str,
+    weights: str,
+    seed: int,
+    options: Mapping[str, Any],
+    attention: str,
+    convert: Convert | None = None,
+    **build: Any,
 ) -> PreTrainedModel:
-    """Builds a BERT-type transformers model without its pooler, in fp32.
+    """Builds a text model of transformers and fills it, in fp32.
 
     Args:
         key: config key of the tower (`text`).
+        library: the model's class, for example `BertModel`.
         name: hub id, for example `google-bert/bert-base-uncased`.
-        weights: `hub`, `random`, or a folder that `save_pretrained` wrote.
+        weights: `hub`, `random`, or a folder that `save_pretrained` wrote; with `convert` also a single file.
         seed: of the random weights.
-        options: fields of `BertConfig` for random weights; refused otherwise, since weights bring their own.
+        options: fields of the model's config for random weights; refused otherwise, since weights bring their own.
         attention: transformers' attention implementation, `sdpa` or `eager`.
+        convert: reads the state dict of a single file, which another library wrote.
+        build: passed on to the class.
 
     Raises:
-        S4ecaError: unreachable hub, missing path, another architecture, or missing weights.
+        S4ecaError: unknown options, unreachable hub, missing path, another architecture, or missing weights.
     """
+    if attention not in ("sdpa", "eager"):
+        raise S4ecaError(f"{key}.attention={attention} is neither sdpa nor eager.")
     if weights == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            config = BertConfig(**options, attn_implementation=attention)
-            return BertModel(config, add_pooling_layer=False)
+        # the built-in tokenizer pads with 0, and RoBERTa's positions count what is not padding
+        fields = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None, **options}
+        return _untrained(key, library, seed, fields, attention, build)
     if options:
         raise S4ecaError(f"{key}.options shapes random weights only; with {key}.weights={weights} leave it empty.")
-    if weights != HUB and not Path(weights).is_dir():
-        raise S4ecaError(_no_path(key, weights, "a folder that save_pretrained wrote"))
-    where = name if weights == HUB else weights
-    try:
-        config = AutoConfig.from_pretrained(where)
-        if config.model_type != "bert":
+    where = name if weights == HUB else str(fetch(key, weights))
+    if weights != HUB and Path(where).is_file():
+        if convert is None:
             raise S4ecaError(
-                f"{where} is a {config.model_type} model, and this tower walks BERT-type models; choose another {key}."
+                f"{key}.weights={weights} is a single file, and a {_family(library)} tower needs the config beside "
+                "its weights; give a folder that save_pretrained wrote."
             )
-        model, info = AutoModel.from_pretrained(
-            where,
-            dtype=torch.float32,
-            add_pooling_layer=False,
-            attn_implementation=attention,
-            output_loading_info=True,
+        fields, state = convert(where, _read_state(Path(where)))
+        model = _untrained(key, library, seed, fields, attention, build)
+        _fill(model, state, key, name, weights)
+        return model
+    try:
+        found = AutoConfig.from_pretrained(where).model_type
+        if _plain_type(found) != _family(library):
+            raise S4ecaError(_other_family(key, where, found, library))
+        model, info = library.from_pretrained(
+            where, dtype=torch.float32, attn_implementation=attention, output_loading_info=True, **build
         )
     except S4ecaError:
         raise
@@ -153,10 +224,53 @@ def load_bert(
     return model
 
 
-def _read_state(key: str, path: Path) -> dict[str, Tensor]:
+def _untrained(
+    key: str,
+    library: type[PreTrainedModel],
+    seed: int,
+    fields: Mapping[str, Any],
+    attention: str,
+    build: Mapping[str, Any],
+) -> PreTrainedModel:
+    """Builds a transformers model with random weights."""
+    kind: Any = library.config_class
+    known = {field.name for field in dataclass_fields(kind)} | set(kind.attribute_map)
+    unknown = sorted(fields.keys() - known)
+    if unknown:  # transformers would take it and ignore it
+        raise S4ecaError(f"{key}.options names {unknown[0]}, which {kind.__name__} does not have.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return library(kind(**fields, attn_implementation=attention), **build)
+        except Exception as error:  # a config checks itself with errors of its own
+            raise S4ecaError(
+                f"transformers cannot build {library.__name__} with {dict(fields)} ({_first_line(error)})."
+            ) from error
+
+
+def _plain_type(model_type: str) -> str:
+    """Names a CLIP text tower alike, alone and within a whole CLIP."""
+    return "clip" if model_type == "clip_text_model" else model_type
+
+
+def _family(library: type[PreTrainedModel]) -> str:
+    config: Any = library.config_class
+    return _plain_type(config.model_type)
+
+
+def _other_family(key: str, where: str, found: str, library: type[PreTrainedModel]) -> str:
+    fitting = TEXT_CONFIGS.get(_plain_type(found))
+    remedy = f"choose {key}={fitting} for it" if fitting else f"choose one of {', '.join(TEXT_CONFIGS)}"
+    return f"{where} is a {found} model, and this tower walks {_family(library)} models; {remedy}."
+
+
+def _take_out(model: nn.Module, unused: Sequence[str]) -> None:
+    for part in unused:
+        setattr(model, part, nn.Identity())
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
     """Reads a state dict from a file or a folder, never unpickling anything but tensors."""
-    if not path.exists():
-        raise S4ecaError(_no_path(key, str(path), "a weights file or a folder with one"))
     try:
         state = load_state_dict(str(_weights_file(path) if path.is_dir() else path), weights_only=True)
     except S4ecaError:

@@ -34,7 +34,8 @@ def test_holds_what_can_change_and_says_what_it_is(trained, content):
     assert names == set(module.segmenter.learned_state())
     assert not any(name.startswith(("text.", "vision.")) for name in names)
     meta = content["s4eca"]
-    assert set(meta) == {"versions", "config", "tokenizer", "base", "data"}
+    assert set(meta) == {"versions", "config", "tokenizer", "method", "base", "data"}
+    assert meta["method"] == {"name": "s4eca", "placement": "inside"}
     assert meta["config"] == {"model": {"lr": 3e-3}}
     assert meta["base"]["vision"]["sha256"] == module.segmenter.vision.base.sha256
     assert meta["data"] == {"name": "synthetic", **data.fingerprint(("train", "val"))}
@@ -84,7 +85,7 @@ def test_damaged_shared_folders(trained, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["load", "resume"])
-@pytest.mark.parametrize("damage", ["missing", "extra", "shape", "base"])
+@pytest.mark.parametrize("damage", ["missing", "extra", "shape", "base", "method", "placement"])
 def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(trained, content, tmp_path, damage, way):
     state, (first, *_) = content["state_dict"], sorted(content["state_dict"])
     if damage == "missing":
@@ -96,6 +97,12 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(trained, 
     elif damage == "shape":
         state[first] = torch.zeros(*state[first].shape, 2)
         message = "holds decoder.* of shape .*, 2\\), and this network needs"
+    elif damage == "method":
+        content["s4eca"]["method"]["name"] = "lora"
+        message = r"was trained with tuning=lora, placement=inside, and this network has tuning=s4eca.*set tuning=lora"
+    elif damage == "placement":
+        content["s4eca"]["method"]["placement"] = "side"
+        message = r"with tuning=s4eca, placement=side, .* set tuning=s4eca model\.segmenter\.placement=side"
     else:
         message = r"was trained on vision weights .* from random:0 .*give the same weights with vision\.weights=PATH"
     module = toy_module(seed=3, vision_seed=1 if damage == "base" else 0)

@@ -3,10 +3,19 @@ import safetensors.torch
 import timm
 import torch
 from timm.models import save_for_hf
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPTextConfig,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    RobertaConfig,
+)
 
+from runs import ROOT
 from s4eca.errors import S4ecaError
-from s4eca.towers import BertTower, SwinTower
+from s4eca.towers import BertTower, ClipTextTower, DistilBertTower, RobertaTower, SwinTower
 from s4eca.weights import hash_weights
 from tiny import BERT, NAMES, SIZE, SWIN, tiny_vision
 
@@ -103,10 +112,37 @@ def test_text_weights_must_be_complete_and_of_the_family(tmp_path):
     DistilBertModel(DistilBertConfig(dim=32, n_heads=2, n_layers=1, hidden_dim=32, vocab_size=64)).save_pretrained(
         tmp_path / "other"
     )
-    with pytest.raises(S4ecaError, match="is a distilbert model"):
+    with pytest.raises(S4ecaError, match=r"is a distilbert model.*walks bert models; choose text=distilbert_base"):
         BertTower(weights=str(tmp_path / "other"))
     with pytest.raises(S4ecaError, match=r"text\.options shapes random weights only"):
         BertTower(weights=str(tmp_path / "other"), options={"hidden_size": 3})
+
+
+def test_a_text_model_of_another_family_is_told_which_tower_fits(tmp_path):
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertConfig(**sizes).save_pretrained(tmp_path)
+    for tower, family in ((RobertaTower, "roberta"), (DistilBertTower, "distilbert"), (ClipTextTower, "clip")):
+        with pytest.raises(S4ecaError, match=rf"is a bert model.*walks {family} models; choose text=bert_base"):
+            tower(weights=str(tmp_path))
+    for config, kind, option in (
+        (RobertaConfig, "roberta", "roberta_base"), (CLIPTextConfig, "clip_text_model", "clip_base"),
+    ):  # fmt: skip
+        config(**sizes, bos_token_id=1, eos_token_id=2).save_pretrained(tmp_path)
+        with pytest.raises(S4ecaError, match=rf"is a {kind} model.*walks bert models; choose text={option}"):
+            BertTower(weights=str(tmp_path))
+        assert (ROOT / "conf" / "text" / f"{option}.yaml").is_file()
+    GPT2Config(n_embd=32).save_pretrained(tmp_path)
+    with pytest.raises(S4ecaError, match=r"is a gpt2 model.*choose one of bert, roberta, distilbert, clip"):
+        BertTower(weights=str(tmp_path))
+
+
+def test_options_of_random_text_weights_are_checked():
+    with pytest.raises(S4ecaError, match=r"text\.options names hidden, which RobertaConfig does not have"):
+        RobertaTower(weights="random", options={"hidden": 3})
+    with pytest.raises(S4ecaError, match=r"cannot build CLIPTextModel.*\(33\) is not a multiple"):
+        ClipTextTower(weights="random", options={"hidden_size": 33})
+    with pytest.raises(S4ecaError, match=r"text\.attention=flash is neither sdpa nor eager"):
+        BertTower(weights="random", options=BERT, attention="flash")
 
 
 def test_the_hash_sees_names_shapes_and_values_and_no_order():

@@ -8,38 +8,28 @@ from torch import Tensor, nn
 
 from s4eca.decoders.fpn import FPNDecoder
 from s4eca.segmenter import ReferringSegmenter
-from s4eca.towers import BertTower, SwinTower
 from s4eca.tuning import TuningMethod
+from tiny_text import BERT, tiny_text
+from tiny_vision import NAMES, SIZE, SWIN, tiny_vision
 
-SIZE = 64
-SWIN = {"embed_dim": 16, "depths": [2, 2, 3, 2], "num_heads": [1, 2, 4, 8], "window_size": 4}
-BERT = {
-    "vocab_size": 256,
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
-NAMES = {"swin": "swin_tiny_patch4_window7_224", "swinv2": "swinv2_tiny_window8_256"}
-
-
-def tiny_vision(family: str = "swin", seed: int = 0, **options: Any) -> SwinTower:
-    tower = SwinTower(NAMES[family], weights="random", seed=seed, image_size=SIZE, options={**SWIN, **options})
-    if family == "swinv2":  # untrained, its norms are zero and close every branch
-        for step in tower.steps:
-            tower.block(step.index).norm1.weight.fill_(1.0)
-            tower.block(step.index).norm2.weight.fill_(1.0)
-    return tower
-
-
-def tiny_text(seed: int = 0, **options: Any) -> BertTower:
-    return BertTower(weights="random", seed=seed, options={**BERT, **options})
+__all__ = [
+    "BERT",
+    "NAMES",
+    "SIZE",
+    "SWIN",
+    "shake",
+    "tiny_inputs",
+    "tiny_segmenter",
+    "tiny_text",
+    "tiny_vision",
+]
 
 
 def tiny_segmenter(
-    method: TuningMethod, fusion: Any = None, family: str = "swin", **options: Any
+    method: TuningMethod, fusion: Any = None, vision: str = "swin", text: str = "bert", **options: Any
 ) -> ReferringSegmenter:
-    return ReferringSegmenter(tiny_text(), tiny_vision(family), method, partial(FPNDecoder, width=8), fusion, **options)
+    decoder = partial(FPNDecoder, width=8)
+    return ReferringSegmenter(tiny_text(text), tiny_vision(vision), method, decoder, fusion, **options)
 
 
 def tiny_inputs(seed: int = 0, batch: int = 2, length: int = 8) -> tuple[Tensor, Tensor, Tensor]:

@@ -37,7 +37,9 @@ from s4eca.lit.wandb_report import send_evaluation
 from s4eca.parameters import count_parameters, method_share
 
 # what a run may have otherwise without being another training
-_ELSEWHERE = frozenset(("seed", "root", "weights", "cache", "num_workers", "pin_memory", "strict_counts", "devices"))
+_ELSEWHERE = frozenset(
+    ("seed", "root", "weights", "cache", "feature_cache", "num_workers", "pin_memory", "strict_counts", "devices")
+)
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,23 @@ def describe(
         "learned_parameters": {place: count.learned for place, count in counts.items() if count.learned},
         "method_share": method_share(segmenter),
         "precision": config["trainer"]["precision"],
+        "placement": segmenter.scope.placement,
+        "cost": training_cost(checkpoint.path),
         "versions": checkpoint.meta["versions"],
         "recipe": recipe(checkpoint.config),
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def training_cost(ckpt: Path) -> dict[str, Any] | None:
+    """Returns what the training run measured of itself (`cost.json`); None for a checkpoint outside its run folder."""
+    path = ckpt.parent.parent / "cost.json"
+    if ckpt.parent.name != "checkpoints" or not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise S4ecaError(f"{path} is damaged ({error}); delete it to evaluate without the training's cost.") from error
 
 
 def recipe(trained: Config) -> str:
@@ -202,7 +217,8 @@ def merge(trained: Config, given: DictConfig) -> Config:
     merged = OmegaConf.create(trained)
     merged["logger"] = given.logger
     merged["name"] = given.name or merged["name"]
-    merged["data"]["cache"] = None  # a folder of the machine that trained
+    merged["data"]["cache"] = None  # folders of the machine that trained
+    merged["model"]["feature_cache"] = None
     merged["trainer"]["limit_test_batches"] = 1.0
     for key in ("data", "vision", "text", "trainer"):
         # unresolved: what a data config refers to, such as image_size, is the checkpoint's

@@ -1,4 +1,4 @@
-"""`s4eca train|eval|score|compare|table|share|data …`; the first three take Hydra overrides."""
+"""`s4eca train|eval|score|compare|table|share|merge|data …`; the first three take Hydra overrides."""
 
 import sys
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import typer
 
 from s4eca.cli.compare import compare
 from s4eca.cli.data import data
+from s4eca.cli.merge import merge
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.cli.score import score
 from s4eca.cli.table import table
@@ -42,6 +43,7 @@ def evaluate(context: typer.Context) -> None:
 
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(score)
 app.command()(compare)
+app.command()(merge)
 app.command()(table)
 
 

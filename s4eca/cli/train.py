@@ -22,13 +22,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from s4eca.build import Config, build_callbacks, build_data, build_loggers, build_module, build_trainer
+from s4eca.budget import solve_budget
+from s4eca.build import Config, build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.checkpoint import load_learned, read_checkpoint
 from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
+from s4eca.cli.eval import Options, evaluate
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.errors import S4ecaError
+from s4eca.features import plan_features
 from s4eca.files import write_text
 from s4eca.lit.csv_log import CSVLog
+from s4eca.tuning.base import Scope
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> float | None:
@@ -36,7 +40,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
 
     Args:
         config: resolved config.
-        folder: run folder; gets `config.yaml`, `environment.json`, `metrics.csv`, `checkpoints/` and `pictures/`.
+        folder: run folder; gets `config.yaml`, `environment.json`, `metrics.csv`, `cost.json`, `checkpoints/` and `pictures/`.
         resume: checkpoint to go on from.
 
     Returns:
@@ -46,12 +50,22 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
         S4ecaError: anything the user can mend, before the first step wherever it can be known by then.
     """
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
+    if config["evaluate"] not in (None, "val", "test"):
+        raise S4ecaError(f"evaluate={config['evaluate']} is no split to end with; choose val, test or null.")
     callbacks = build_callbacks(config, folder)
     data = build_data(config)
     data.prepare_data()
     data.setup("fit")
-    module = build_module(config)
+    towers = build_towers(config)
+    if config["budget"] is not None and resume is None:  # a resumed run's config has the widths already
+        segmenter = config["model"]["segmenter"]
+        scope = Scope(segmenter["placement"], segmenter["start_stage"])
+        tuning, solved = solve_budget(config["tuning"], *towers, config["budget"], scope)
+        config = {**config, "tuning": tuning}
+        print(solved)
+    module = build_module(config, towers)
     data.tokenizer = module.segmenter.text.load_tokenizer()  # type: ignore[operator]
+    module.segmenter.text.check_length(data.max_tokens)  # type: ignore[operator]
     if config["init_from"] and resume is None:  # a resumed run has it in its checkpoint
         load_learned(module.segmenter, read_checkpoint(config["init_from"]))
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +73,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     loggers = [CSVLog(folder), *build_loggers(config, folder)]
     trainer = build_trainer(config, folder, callbacks, loggers)
+    plan_features(module.features, data, trainer)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams(config)
@@ -74,7 +89,21 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
         _finish_wandb(loggers, failed=True)
         raise
     _finish_wandb(loggers, failed=False)
-    return _report(trainer, folder)
+    best = _report(trainer, folder)
+    if config["evaluate"] is not None:
+        evaluate_run(config, folder, config["evaluate"])
+    return best
+
+
+def evaluate_run(config: Config, folder: Path, split: str) -> None:
+    """Evaluates the best checkpoint of a finished run as `eval.py` does, or its last one where none was selected."""
+    found = [path for name in ("best", "last") if (path := folder / "checkpoints" / f"{name}.ckpt").is_file()]
+    if not found:
+        raise S4ecaError(
+            f"evaluate={split} found no checkpoint in {folder}; let callbacks.best or callbacks.last save."
+        )
+    trainer = {**config["trainer"], "limit_test_batches": 1.0}
+    evaluate({**config, "trainer": trainer}, read_checkpoint(found[0]), None, Options(split, pictures=2))
 
 
 def environment() -> dict[str, Any]:

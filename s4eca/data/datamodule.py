@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class ReferringDataModule(LightningDataModule):
 
     Attributes:
         evaluated: the split that `test_dataloader` loads, so that any split can be evaluated through Lightning.
+        keyed: the splits whose samples get an `image_key`, see `Sample`; set before a loader is made.
     """
 
     name: str = "referring"
@@ -89,6 +90,7 @@ class ReferringDataModule(LightningDataModule):
         self.seed = _at_least(0, seed, "seed")
         self.pin_memory = pin_memory
         self.evaluated = "test"
+        self.keyed: tuple[str, ...] = ()
         self._references: dict[str, list[Reference]] = {}
         self._checked_lengths: set[str] = set()
         self._planned: list[str] = []
@@ -126,7 +128,14 @@ class ReferringDataModule(LightningDataModule):
             seed=self.seed,
             keep_original=not train,
             cache=self.cache,
+            keyed=split in self.keyed,
         )
+
+    def word_ids(self, splits: Sequence[str]) -> list[list[int]]:
+        """Returns the token ids of all different expressions of some splits, as `Batch.word_ids` has them."""
+        tokenizer = self._require_tokenizer()
+        texts = list(dict.fromkeys(row.expression for split in splits for row in self.references(split)))
+        return tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
 
     def fingerprint(self, splits: tuple[str, ...] = SPLITS) -> dict[str, dict[str, Any]]:
         """Returns what identifies the data: for each split its size and a hash, without opening an image.
@@ -155,7 +164,7 @@ class ReferringDataModule(LightningDataModule):
         for split in splits:
             self.references(split)
             if self.tokenizer is not None:
-                self._warn_truncated(split, self.tokenizer)
+                self._warn_truncated(split, self._require_tokenizer())
         self._plan_cache(splits)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -204,14 +213,11 @@ class ReferringDataModule(LightningDataModule):
 
     def _loading(self, split: str) -> dict[str, Any]:
         """Returns the arguments that all loaders share."""
-        if self.tokenizer is None:
-            raise S4ecaError(
-                "The data module has no tokenizer: pass tokenizer=… or assign datamodule.tokenizer before it is used."
-            )
-        self._warn_truncated(split, self.tokenizer)
+        tokenizer = self._require_tokenizer()
+        self._warn_truncated(split, tokenizer)
         self._plan_cache((split,))
         return {
-            "collate_fn": Collate(self.tokenizer, self.max_tokens),
+            "collate_fn": Collate(tokenizer, self.max_tokens),
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": self.pin_memory,
@@ -219,6 +225,15 @@ class ReferringDataModule(LightningDataModule):
             # its own, so that opening an iterator leaves the global random state alone
             "generator": torch.Generator().manual_seed(self.seed),
         }
+
+    def _require_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise S4ecaError(
+                "The data module has no tokenizer: pass tokenizer=… or assign datamodule.tokenizer before it is used."
+            )
+        # one that has used threads would complain in every worker that is forked afterwards
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        return self.tokenizer
 
     def _plan_cache(self, splits: tuple[str, ...]) -> None:
         """Says what the cache needs for splits that have not been asked for yet; raises where there is no room."""
@@ -239,8 +254,6 @@ class ReferringDataModule(LightningDataModule):
         if split in self._checked_lengths:
             return
         self._checked_lengths.add(split)
-        # a tokenizer that has used threads would complain in every worker that is forked afterwards
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         # a turned image may take a longer sentence: "above" becomes "on the left of"
         lengths = token_lengths(self.references(split), tokenizer, self.augmentation if split == "train" else None)
         truncated = sum(length > self.max_tokens for length in lengths)

@@ -79,6 +79,7 @@ class ReferenceDataset(Dataset[Sample]):
         keep_original: also return the mask at the image file's size, as evaluation needs it; it is never cached, since
             decoding it is cheap.
         cache: of resized samples; None decodes every time.
+        keyed: samples get their `image_key`, for which every image file is read once more.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class ReferenceDataset(Dataset[Sample]):
         seed: int = 0,
         keep_original: bool = False,
         cache: DiskCache | None = None,
+        keyed: bool = False,
     ) -> None:
         self.references = references
         self.image_size = image_size
@@ -98,6 +100,7 @@ class ReferenceDataset(Dataset[Sample]):
         self.seed = seed
         self.keep_original = keep_original
         self.cache = cache
+        self.keyed = keyed
         self._warned = False
 
     def __len__(self) -> int:
@@ -140,6 +143,21 @@ class ReferenceDataset(Dataset[Sample]):
             original_size=resized.size,
             original_mask=torch.from_numpy(original) if original is not None else None,
             no_target=reference.no_target,
+            image_key=self.image_key(reference) if self.keyed and self.augmentation is None else None,
+        )
+
+    def image_key(self, reference: Reference) -> str | None:
+        """Returns what names the image of a sample as it is before augmentation; None where the file is missing."""
+        try:
+            file = content_hash(reference.image)
+        except OSError:
+            return None
+        return digest(
+            content=_CONTENT_VERSION,
+            libraries=[PIL.__version__, torch.__version__],
+            file=file,
+            image_size=self.image_size,
+            resize=self.resize,
         )
 
     def cache_key(self, reference: Reference) -> str | None:
@@ -252,6 +270,7 @@ class Collate:
         tokens = self.tokenizer(
             expressions, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )
+        words = zip(tokens["input_ids"].tolist(), tokens["attention_mask"].tolist(), strict=True)
         return Batch(
             index=torch.tensor([sample.index for sample in samples]),
             # unlike torch.stack it writes into shared memory in a worker, which saves a copy
@@ -265,6 +284,8 @@ class Collate:
             original_sizes=[sample.original_size for sample in samples],
             no_target=[sample.no_target for sample in samples],
             original_masks=[sample.original_mask for sample in samples if sample.original_mask is not None],
+            image_keys=[sample.image_key for sample in samples],
+            word_ids=[[id for id, real in zip(*row, strict=True) if real] for row in words],
         )
 
 

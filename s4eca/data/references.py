@@ -52,6 +52,7 @@ class Sample:
         original_size: (height, width) of the image file.
         original_mask: bool at `original_size`; None while training.
         no_target: see `Reference`.
+        image_key: names the image's pixels at model input size; None where nobody asked or they were augmented.
     """
 
     index: int
@@ -63,6 +64,7 @@ class Sample:
     original_size: tuple[int, int]
     original_mask: Tensor | None = None
     no_target: bool = False
+    image_key: str | None = None
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Batch:
         original_sizes: B pairs of (height, width).
         original_masks: B bool tensors at original size, empty while training.
         no_target: B flags, see `Reference`.
+        image_keys: B keys, see `Sample`.
+        word_ids: `input_ids` without padding, as plain numbers: reading them waits for no device.
     """
 
     index: Tensor
@@ -91,6 +95,8 @@ class Batch:
     original_sizes: list[tuple[int, int]]
     no_target: list[bool]
     original_masks: list[Tensor] = field(default_factory=list)
+    image_keys: list[str | None] = field(default_factory=list)
+    word_ids: list[list[int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)

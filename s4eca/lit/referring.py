@@ -1,6 +1,7 @@
 """Training and evaluating a `ReferringSegmenter`."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
 
-from s4eca.checkpoint import META, PREFIX, check_base, check_learned, describe
+from s4eca.checkpoint import META, PREFIX, check_learned, check_network, describe
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import ReferringMetrics, protocol_scores
 from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.evaluation.report import COLUMNS, NO_TARGET_COLUMNS
+from s4eca.features import open_features
 from s4eca.segmenter import ReferringSegmenter
 
 
@@ -29,13 +31,17 @@ class ReferringModule(LightningModule):
         segmenter: the network.
         loss: called with logits (B, S, S) and masks (B, S, S) bool.
         lr: peak learning rate.
-        weight_decay: not applied to norms, biases, queries and position bias tables.
+        weight_decay: not applied to norms, biases, queries, prompts and position bias tables.
         warmup_steps: optimiser steps of the linear warm-up.
         poly_power: exponent of `(1 - step / steps)`; 0.9 in LAVT and RMSIN.
         protocols: evaluation protocols.
         config: the run's resolved config as plain values, stored in its checkpoints.
+        feature_cache: folder that keeps what the frozen towers give, for a method at their side; None runs them in
+            every step. It serves batches whose samples have an `image_key` (see `plan_features`).
+        feature_dtype: `bf16` or `fp32`, of what is kept.
 
     Attributes:
+        features: that cache, None where there is none.
         scores: of the last validation or test, per protocol, as fractions.
         rows: what they were computed from, per protocol (N, 6) int64 as in `s4eca.evaluation.metrics`, of all
             processes, each sample once, in the dataset's order.
@@ -52,9 +58,12 @@ class ReferringModule(LightningModule):
         poly_power: float = 0.9,
         protocols: Sequence[str] = tuple(PROTOCOLS),
         config: Mapping[str, Any] | None = None,
+        feature_cache: str | Path | None = None,
+        feature_dtype: str = "bf16",
     ) -> None:
         super().__init__()
         self.segmenter, self.loss = segmenter, loss
+        self.features = open_features(feature_cache, segmenter.runner, feature_dtype)
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.poly_power = warmup_steps, poly_power
         self.config = dict(config or {})
@@ -70,7 +79,8 @@ class ReferringModule(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns logits (B, S, S)."""
-        return self.segmenter(batch.image, batch.input_ids, batch.attention_mask)
+        encoded = self.features.encode(batch) if self.features is not None else None
+        return self.segmenter(batch.image, batch.input_ids, batch.attention_mask, encoded)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
@@ -150,7 +160,7 @@ class ReferringModule(LightningModule):
         where = "the checkpoint"
         if META not in checkpoint:
             raise S4ecaError(f"{where} is not one of s4eca; give one that a run has written.")
-        check_base(self.segmenter, checkpoint[META], where)
+        check_network(self.segmenter, checkpoint[META], where)
         state = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
         check_learned(self.segmenter, state, where)
         trainer = self._trainer
@@ -166,12 +176,15 @@ class ReferringModule(LightningModule):
                     )
 
 
+UNDECAYED = ("queries", "prompts", "relative_position_bias_table", "logit_scale")
+
+
 def parameter_groups(segmenter: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Splits what is learned into weights that decay and those that do not (norms, biases, queries, bias tables)."""
+    """Splits what is learned into weights that decay and those that do not (norms, biases, queries, prompts, …)."""
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in segmenter.named_parameters():
         if parameter.requires_grad:
-            kept = parameter.ndim <= 1 or name.endswith(("queries", "relative_position_bias_table", "logit_scale"))
+            kept = parameter.ndim <= 1 or name.endswith(UNDECAYED)
             groups[not kept].append(parameter)
     return [
         {"params": groups[True], "weight_decay": weight_decay},

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from timm.models import swin_transformer, swin_transformer_v2
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
-from s4eca.towers.base import State, Step, Tap, VisionTower
+from s4eca.towers.base import State, Step, Tap
+from s4eca.towers.timm_tower import TimmTower, plain
 from s4eca.weights import BaseWeights, describe_source, hash_weights, load_timm
 
 
-class SwinTower(VisionTower):
+class SwinTower(TimmTower):
     """A frozen timm Swin Transformer.
 
     timm downsamples at the start of stages 2-4, so the first step of those stages does it; the grids that `end` returns
@@ -22,7 +22,7 @@ class SwinTower(VisionTower):
 
     Args:
         name: timm model name with its tag.
-        weights: `hub`, `random`, or a path (see `s4eca.weights`).
+        weights: `hub`, `hf:OWNER/REPO/FILE`, `random`, or a path (see `s4eca.weights`).
         seed: of random weights.
         image_size: side of the square input in pixels; the window size stays the model's own.
         options: further fields of the model, for example `embed_dim`, `depths`, `num_heads`, `drop_path_rate`.
@@ -31,9 +31,7 @@ class SwinTower(VisionTower):
         S4ecaError: `name` is no Swin, or the weights cannot be resolved.
     """
 
-    model: Any  # timm's models have no common type
-    mean: Tensor
-    std: Tensor
+    mlp_layers = ("mlp.fc1", "mlp.fc2")
 
     def __init__(
         self,
@@ -45,26 +43,41 @@ class SwinTower(VisionTower):
     ) -> None:
         super().__init__()
         self.family = "swinv2" if name.startswith("swinv2_") else "swin"
+        # timm's Swin V2 takes the weight of qkv past the layer, so that what replaces the layer is never called
+        self.attention_layers = ("attn.proj",) if self.family == "swinv2" else ("attn.qkv", "attn.proj")
         if not name.startswith(("swin_", "swinv2_")) or name.startswith("swinv2_cr"):
             raise S4ecaError(f"vision.name={name} is no Swin model; take a name like swin_base_* or swinv2_base_*.")
         source = swin_transformer_v2 if self.family == "swinv2" else swin_transformer
-        options = {"drop_path_rate": 0.0, **_plain(options or {})}
+        options = {"drop_path_rate": 0.0, **plain(options)}
         self.model = load_timm(
-            "vision", name, weights, seed, source.checkpoint_filter_fn, img_size=image_size, **options
+            "vision",
+            name,
+            weights,
+            seed,
+            source.checkpoint_filter_fn,
+            unused=("norm", "head"),  # only the last stage would use the norm; the segmenter norms every stage
+            img_size=image_size,
+            **options,
         )
-        self.model.norm = nn.Identity()  # only the last stage would use it; the segmenter norms every stage
         self.base = BaseWeights(name, describe_source(weights, seed), hash_weights(self.model.state_dict()))
         self.image_size = image_size
         self.widths = [info["num_chs"] for info in self.model.feature_info]
         blocks = [(stage, block) for stage, layer in enumerate(self.model.layers) for block in range(len(layer.blocks))]
         self._places = blocks
+        patch = self.model.patch_embed.patch_size[0]
+        sides = [-(-image_size // (patch * 2**stage)) for stage in range(len(self.widths))]
         self.steps = [
-            Step("vision", index, stage, self.widths[stage], ends_stage=blocks[index + 1 :][:1] != [(stage, block + 1)])
+            Step(
+                "vision",
+                index,
+                stage,
+                self.widths[stage],
+                ends_stage=blocks[index + 1 :][:1] != [(stage, block + 1)],
+                grid=(sides[stage], sides[stage]),
+            )
             for index, (stage, block) in enumerate(blocks)
         ]
-        config = self.model.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255, persistent=False)
+        self.take_statistics()
         self.freeze()
 
     def block(self, index: int) -> nn.Module:
@@ -72,17 +85,8 @@ class SwinTower(VisionTower):
         stage, block = self._places[index]
         return self.model.layers[stage].blocks[block]
 
-    def begin(self, image: Tensor) -> State:
-        """Normalises (B, 3, S, S) uint8 pixels and cuts them into patches: hidden (B, S/4, S/4, C_1)."""
-        if image.shape[-2:] != (self.image_size, self.image_size):
-            raise S4ecaError(
-                f"the vision tower was built for {self.image_size} px and got an image of {tuple(image.shape[-2:])}; "
-                "give data and vision the same image_size."
-            )
-        return self.embed((image.float() - self.mean) / self.std)
-
     def embed(self, pixels: Tensor) -> State:
-        """The same for pixels that are normalised already: (B, 3, S, S) float."""
+        """Cuts (B, 3, S, S) normalised pixels into patches: hidden (B, S/4, S/4, C_1)."""
         return State(self.model.patch_embed(pixels))
 
     def step(self, index: int, state: State, tap: Tap) -> State:
@@ -94,11 +98,11 @@ class SwinTower(VisionTower):
             x = self.model.layers[step.stage].downsample(x)
         x = tap("in", x)
         if isinstance(self.model, SwinTransformerV2):  # norms after the branches
-            x = x + block.drop_path1(tap("attn", block.norm1(block._attn(x)), x))
+            x = tap("mid", x + block.drop_path1(tap("attn", block.norm1(block._attn(x)), x)))
             x = x + block.drop_path2(tap("mlp", _on_tokens(block.mlp, block.norm2, x), x))
         else:
             normed = block.norm1(x)
-            x = x + block.drop_path1(tap("attn", block._attn(normed), normed))
+            x = tap("mid", x + block.drop_path1(tap("attn", block._attn(normed), normed)))
             normed = block.norm2(x)
             x = x + block.drop_path2(tap("mlp", _on_tokens(block.mlp, nn.Identity(), normed), normed))
         x = tap("out", x)
@@ -114,8 +118,3 @@ class SwinTower(VisionTower):
 def _on_tokens(mlp: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """Runs the MLP on (B, HW, C) as timm does: another shape may choose another matrix kernel and change last bits."""
     return norm(mlp(x.reshape(x.shape[0], -1, x.shape[-1]))).reshape(x.shape)
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a config's lists into the tuples that timm expects."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

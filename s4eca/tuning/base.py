@@ -1,16 +1,20 @@
 """The contract of a tuning method: what is learned while the towers stay frozen.
 
 A method is attached once to both towers, before DDP and compile. During the walk the runner calls its `tap` at every
-site of every step, and its `join` where the schedule names one. What the method wants to remember from one call to the
-next travels in `carry`, explicitly, so that activation checkpointing recomputes exactly what was computed.
+site of every step. What the method wants to remember from one call to the next, from one tower to the other too,
+travels in `carry`, explicitly, so that activation checkpointing recomputes exactly what was computed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
-from s4eca.towers.base import Kind, Site, State, Step, TextTower, Tower, VisionTower
+from s4eca.towers.base import Kind, Site, Step, TextTower, Tower, VisionTower
+
+Placement = Literal["inside", "side"]
 
 Carry = dict[str, Tensor]
 
@@ -23,14 +27,7 @@ class Walk:
     index: int
 
 
-@dataclass(frozen=True)
-class Join:
-    """A point of the schedule where the method meets the states of both towers."""
-
-    name: str
-
-
-Schedule = list[Walk | Join]
+Schedule = list[Walk]
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,28 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """Where a method may act.
+
+    Attributes:
+        placement: `inside` the towers, or at their `side`: then it reads the finished, detached states of both towers
+            through `TuningMethod.side`, and nothing is back-propagated through them.
+        start_stage: first vision stage, counted from 1, where it may change or learn anything; the stages below run
+            without gradients. The text tower is not concerned.
+    """
+
+    placement: Placement = "inside"
+    start_stage: int = 1
+
+    def steps(self, vision: VisionTower) -> list[Step]:
+        """Returns the vision tower's steps where a method may act."""
+        return [step for step in vision.steps if step.stage + 1 >= self.start_stage]
+
+
+INSIDE = Scope()
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """What a method supports; combinations outside it are refused by name.
 
@@ -52,13 +71,29 @@ class Capabilities:
         language: the expression reaches the image features through the method itself; without it a fusion is needed.
         identity: the towers' outputs are unchanged at initialisation.
         checkpointing: blocks may be recomputed in the backward pass.
+        side: it has a side form.
         families: tower families that it fits, None for all.
     """
 
     language: bool
     identity: bool = True
     checkpointing: bool = True
+    side: bool = False
     families: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Width:
+    """The setting of a method that decides how many parameters it has, for `budget=PERCENT`.
+
+    Attributes:
+        keys: the config keys under `tuning` that are set together, dots for nesting; the first is solved for, the
+            others keep their configured ratio to it.
+        multiple: what the keys stay multiples of; a tuple names one number per key.
+    """
+
+    keys: tuple[str, ...]
+    multiple: int | tuple[int, ...] = 1
 
 
 class TuningMethod(nn.Module):
@@ -67,17 +102,30 @@ class TuningMethod(nn.Module):
     Attributes:
         name: as in the config group `tuning`.
         capabilities: what the method supports.
+        width: what a parameter budget solves for; None where the method's size is what it is.
     """
 
     name: str
     capabilities: Capabilities
+    width: Width | None = None
 
-    def attach(self, text: TextTower, vision: VisionTower) -> None:
+    def attach(self, text: TextTower, vision: VisionTower, scope: Scope = INSIDE) -> None:
         """Builds what the method needs for these towers and decides what is trainable.
 
         Raises:
-            S4ecaError: a tower's family is not supported.
+            S4ecaError: a tower's family is not supported, the method has no side form, or the scope does not fit.
         """
+        if scope.placement == "side" and not self.capabilities.side:
+            raise S4ecaError(
+                f"tuning={self.name} has no side form, only s4eca and frozen have; set "
+                "model.segmenter.placement=inside."
+            )
+        stages = len(vision.widths)
+        if not 1 <= scope.start_stage <= stages:
+            raise S4ecaError(
+                f"model.segmenter.start_stage={scope.start_stage}, and the vision tower has {stages} stages; give a "
+                f"number from 1 to {stages}."
+            )
         families = self.capabilities.families
         for tower in (text, vision):
             if families is not None and tower.family not in families:
@@ -87,7 +135,10 @@ class TuningMethod(nn.Module):
                 )
 
     def schedule(self, text: TextTower, vision: VisionTower) -> Schedule:
-        """Returns the order of the walk: by default all of the text tower, then the vision tower."""
+        """Returns the order of the walk: by default all of the text tower, then the vision tower.
+
+        A method may walk them in turn; each tower's steps stay in order, and every step is walked once.
+        """
         towers: tuple[Tower, ...] = (text, vision)
         return [Walk(tower.kind, step.index) for tower in towers for step in tower.steps]
 
@@ -103,16 +154,22 @@ class TuningMethod(nn.Module):
         """Returns what the walk goes on with at a site, and a new carry; it never changes `carry` in place."""
         return x, carry
 
-    def join(
-        self,
-        name: str,
-        text: State,
-        vision: State,
-        context: Context,
-        carry: Carry,
-    ) -> tuple[State, State, Carry]:
-        """Returns both states and the carry after a join that `schedule` named."""
-        raise S4ecaError(f"tuning={self.name} schedules the join {name!r} and does not implement it.")
+    def side_layers(self, text: TextTower) -> list[int]:
+        """Returns the text steps whose outputs the side form reads, ascending; the last step's is always read."""
+        return []
+
+    def side(self, words: Sequence[Tensor], stages: Sequence[Tensor], context: Context) -> list[Tensor]:
+        """The side form: refines what the frozen towers gave.
+
+        Args:
+            words: (B, L, D) after each of `side_layers`, and after the last text step, detached.
+            stages: the hidden state after each vision stage (a grid, or tokens), detached.
+            context: as in a walk.
+
+        Returns:
+            One tensor like each of `stages`.
+        """
+        raise S4ecaError(f"tuning={self.name} says it has a side form and does not implement it.")
 
     def set_mode(self, text: TextTower, vision: VisionTower, training: bool) -> None:
         """Sets the towers' train/eval mode; frozen parts stay in eval mode whatever `training` says."""

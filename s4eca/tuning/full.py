@@ -2,7 +2,7 @@
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import TextTower, VisionTower
-from s4eca.tuning.base import Capabilities, TuningMethod
+from s4eca.tuning.base import INSIDE, Capabilities, Scope, TuningMethod
 
 
 class FullFineTuning(TuningMethod):
@@ -21,14 +21,18 @@ class FullFineTuning(TuningMethod):
         super().__init__()
         self.text_layers = text_layers
 
-    def attach(self, text: TextTower, vision: VisionTower) -> None:
-        """Makes the towers trainable.
+    def attach(self, text: TextTower, vision: VisionTower, scope: Scope = INSIDE) -> None:
+        """Makes the towers trainable; with a later `start_stage` only the vision blocks from there on.
 
         Raises:
             S4ecaError: `text_layers` exceeds the text tower's depth.
         """
-        super().attach(text, vision)
-        vision.requires_grad_(True)
+        super().attach(text, vision, scope)
+        self.first_block = next(step.index for step in scope.steps(vision))
+        if scope.start_stage == 1:
+            vision.requires_grad_(True)
+        for step in scope.steps(vision):
+            vision.block(step.index).requires_grad_(True)
         if self.text_layers is None:
             text.requires_grad_(True)
             return
@@ -42,7 +46,9 @@ class FullFineTuning(TuningMethod):
 
     def set_mode(self, text: TextTower, vision: VisionTower, training: bool) -> None:
         """Trained parts follow `training`, so that dropout and stochastic depth act on them."""
-        vision.train(training)
+        vision.train(training and self.first_block == 0)
+        for step in vision.steps[self.first_block :]:
+            vision.block(step.index).train(training)
         text.train(training and self.text_layers is None)
         for index in range(self.text_layers or 0):
             text.block(index).train(training)

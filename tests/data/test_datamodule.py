@@ -1,6 +1,7 @@
 import pickle
 import shutil
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -137,6 +138,29 @@ def test_a_cache_changes_no_batch(tmp_path, tokenizer, workers):
             assert found.ids == expected.ids
             assert torch.equal(found.image, expected.image)
             assert torch.equal(found.mask, expected.mask)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_of_keyed_splits_carry_keys(tmp_path, tokenizer, workers):
+    data = module(write_rrsis_d(tmp_path), tokenizer, num_workers=workers)
+    data.keyed = ("train", "val")
+    for split, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
+        found = {id: key for batch in loader for id, key in zip(batch.ids, batch.image_keys, strict=True)}
+        dataset = data.dataset(split)
+        wanted = {row.id: dataset.image_key(row) for row in data.references(split)}
+        assert found == {id: wanted[id] for id in found}
+        assert None not in found.values()
+    assert {key for batch in data.test_dataloader() for key in batch.image_keys} == {None}
+
+
+def test_word_ids_are_those_of_the_batches(tmp_path, tokenizer):
+    data = module(write_rrsis_d(tmp_path, train=4), tokenizer, max_tokens=5)
+    data.replace("train", [replace(row, expression=f"the ship {5 * 'left '}") for row in data.references("train")])
+    batches = [*data.train_dataloader(), *data.val_dataloader()]
+    in_batches = {tuple(row) for batch in batches for row in batch.word_ids}
+    found = data.word_ids(("train", "val"))
+    assert sorted(found) == sorted(map(list, in_batches))
+    assert max(map(len, found)) == 5
 
 
 def test_a_full_disk_is_an_error_before_training(tmp_path, tokenizer, monkeypatch):

@@ -1,7 +1,9 @@
 import os
+import shutil
 import time
 import warnings
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,6 +274,37 @@ def test_a_mask_of_another_size_warns_from_the_cache_too(tmp_path):
             assert np.array_equal(dataset[0].original_mask.numpy(), expected)
 
 
+def test_image_keys(tmp_path, monkeypatch):
+    item = reference(tmp_path, 1)
+    dataset = ReferenceDataset([item], 16, keyed=True)
+    key = dataset.image_key(item)
+    assert dataset[0].image_key == key
+    assert ReferenceDataset([item], 16)[0].image_key is None
+    assert ReferenceDataset([item], 16, keyed=True, augmentation=Augmentation(noise=0.1))[0].image_key is None
+    # what has the same pixels: another expression, another mask, a copy elsewhere
+    (tmp_path / "copy").mkdir()
+    copied = replace(item, image=shutil.copy(item.image, tmp_path / "copy" / "other.png"))
+    for same in (replace(item, id="7", expression="A", mask=RleMask([rle(box_mask(2))])), copied):
+        assert dataset.image_key(replace(same, image=Path(same.image))) == key
+    others = [
+        dataset.image_key(reference(tmp_path, 2)),
+        ReferenceDataset([item], 17).image_key(item),
+        ReferenceDataset([item], 16, resize="torch").image_key(item),
+    ]
+    for library in ("PIL", "torch"):
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(dataset_module, library), "__version__", "0")
+            others.append(dataset.image_key(item))
+    assert len({key, *others}) == 6
+    item.image.unlink()
+    assert dataset.image_key(item) is None
+
+
+def test_without_keys_no_file_is_hashed(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_module, "content_hash", None)
+    assert ReferenceDataset([reference(tmp_path)], 16)[0].image_key is None
+
+
 def test_plan_of_a_cache(tmp_path):
     """480 x 480 RGB and a bit per pixel are 720,000 bytes; 2 KiB of the rest of the last block hold the header."""
     rows = [reference(tmp_path, 1), reference(tmp_path, 2), reference(tmp_path, 1, expression="The same region")]
@@ -286,7 +319,7 @@ def test_plan_of_a_cache(tmp_path):
 
 def test_collate(tmp_path, tokenizer):
     rows = [reference(tmp_path, 1, expression="The ship"), reference(tmp_path, 2, expression="A gray vehicle")]
-    dataset = ReferenceDataset(rows, 16, keep_original=True)
+    dataset = ReferenceDataset(rows, 16, keep_original=True, keyed=True)
     batch = Collate(tokenizer, 8)([dataset[1], dataset[0]])
     assert isinstance(batch, Batch)
     assert len(batch) == 2
@@ -297,6 +330,8 @@ def test_collate(tmp_path, tokenizer):
     assert batch.input_ids[0].tolist() == expected
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0]]
     assert batch.input_ids.dtype == batch.attention_mask.dtype == torch.int64
+    assert batch.word_ids == [expected[:5], [ids[token] for token in ("[CLS]", "the", "ship", "[SEP]")]]
+    assert batch.image_keys == [dataset.image_key(rows[1]), dataset.image_key(rows[0])]
     assert torch.equal(batch.image[0], dataset[1].image)
     assert torch.equal(batch.mask[1], dataset[0].mask)
     assert batch.ids == ["2", "1"]
@@ -306,6 +341,7 @@ def test_collate(tmp_path, tokenizer):
     assert [tuple(mask.shape) for mask in batch.original_masks] == [(HEIGHT, WIDTH)] * 2
     moved = batch.to("cpu")
     assert [item.name for item in fields(moved)] == [item.name for item in fields(batch)]
+    assert (moved.image_keys, moved.word_ids) == (batch.image_keys, batch.word_ids)
 
 
 def test_long_expressions_lose_their_end_but_not_the_separator(tmp_path, tokenizer):

@@ -68,6 +68,17 @@ def test_batches_of_both(tmp_path, tokenizer):
     assert np.array_equal(evaluated.original_masks[2].numpy(), box_mask(47))
 
 
+def test_copies_of_a_sample_share_the_key_of_its_image(tmp_path, tokenizer):
+    data = JointDataModule(
+        **parts(tmp_path, refsegrs={"repeat": 2}), tokenizer=tokenizer, image_size=16, batch_size=1, num_workers=0
+    )
+    data.keyed = ("train",)
+    found = {batch.ids[0]: batch.image_keys[0] for batch in data.train_dataloader()}
+    copies = [id for id in found if id.endswith("#2")]
+    assert copies
+    assert all(found[id] == found[id.removesuffix("#2")] is not None for id in copies)
+
+
 def test_fingerprint(tmp_path):
     base = JointDataModule(**parts(tmp_path / "a")).fingerprint()
     assert {split: value["count"] for split, value in base.items()} == {"train": 8, "val": 4, "test": 4}

@@ -14,7 +14,7 @@ from toy import fit, toy_data, toy_module, toy_trainer
 def test_counts_by_hand():
     text = sum(p.numel() for p in tiny_text().parameters())
     vision = sum(p.numel() for p in tiny_vision().parameters())
-    lora = tiny_segmenter(LoRA(rank=2), PWAM)
+    lora = tiny_segmenter(LoRA(rank=2, text_layers=["query", "value"], vision_layers=["qkv"]), PWAM)
     counts = count_parameters(lora)
     # query and value of 4 layers of width 32; qkv of blocks 2+2+3+2 of widths 16 to 128
     expected = 4 * 2 * 2 * (32 + 32) + sum(

@@ -1,5 +1,7 @@
 """Every experiment and every option of every group, composed and run for one batch with tiny random towers."""
 
+import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,14 @@ import yaml
 from typer.testing import CliRunner
 
 from runs import ROOT, composed, run, train
-from s4eca.build import build_callbacks, build_data, build_loggers, build_module, build_trainer
+from s4eca.budget import solve_budget
+from s4eca.build import build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.cli.main import app
 from s4eca.data import Augmentation, ReferringDataModule, synthesize
+from s4eca.fusion.pwam import PWAM
 from s4eca.lit import CSVLog
+from s4eca.parameters import method_share
+from s4eca.tuning.base import Scope
 
 pytestmark = pytest.mark.system
 CONF = ROOT / "conf"
@@ -39,11 +45,11 @@ def datasets(tmp_path_factory):
 def test_every_experiment_trains_one_batch(name, datasets, tmp_path):
     # LAVT's text_layers=10 needs ten layers, which the tiny text tower is given
     config = composed(f"experiment={name}", *SMALL_TOWERS, "text.options.num_hidden_layers=10", *ONE_BATCH)
-    source = "rrsis_d" if name == "demo" else composed(f"experiment={name}")["data"]["_target_"]
-    layout = "refsegrs" if "RefSegRS" in source else "rrsis_d"
-    config["data"]["root"] = str(datasets / layout) if name != "demo" else str(tmp_path / "drawn")
-    if name == "demo":
-        config["data"].update(train=4, val=2, test=2, scene_size=64)
+    source = config["data"]["_target_"]
+    if "Synthetic" in source:
+        config["data"].update(train=4, val=2, test=2, scene_size=64, root=str(tmp_path / "drawn"))
+    else:
+        config["data"]["root"] = str(datasets / ("refsegrs" if "RefSegRS" in source else "rrsis_d"))
     data = build_data(config)
     data.prepare_data()
     module = build_module(config)
@@ -59,7 +65,7 @@ def test_every_experiment_trains_one_batch(name, datasets, tmp_path):
 def test_every_experiment_opens_with_its_command_and_what_to_expect(name):
     text = (CONF / "experiment" / f"{name}.yaml").read_text()
     header = text[: text.index("\ndefaults")]
-    assert f"# python train.py experiment={name}" in header
+    assert re.search(rf"# python train\.py (-m )?experiment={name}\b", header)
     assert "# Expect:" in header
 
 
@@ -84,6 +90,54 @@ def test_every_option_says_what_it_is_and_builds(group, option):
     module = build_module(config)
     if group == "tuning":
         assert module.segmenter.method.name == option.partition("_")[0]
+
+
+COMPARED = sorted(path.stem for path in (CONF / "comparison").glob("*.yaml"))
+
+
+def test_the_comparison_holds_every_method_and_runs_every_row():
+    methods = {name.partition("_")[0] for name in options("tuning")}
+    assert {name.partition("_")[0] for name in COMPARED} == methods
+    for experiment in ("pet_comparison", "pet_comparison_demo"):
+        text = (CONF / "experiment" / "pet_comparison.yaml").read_text()
+        rows = yaml.safe_load(text)["hydra"]["sweeper"]["params"]["comparison"]
+        assert sorted(name.strip() for name in rows.split(",")) == COMPARED, experiment
+
+
+@pytest.fixture(scope="module")
+def demo_towers():
+    return build_towers(composed("experiment=pet_comparison_demo"))
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_every_row_of_the_comparison_meets_its_budget_and_builds(name, demo_towers):
+    config = composed("experiment=pet_comparison_demo", f"comparison={name}")
+    assert config["name"] == name
+    scope = Scope(config["model"]["segmenter"]["placement"])
+    if config["budget"] is not None:
+        tuning, solved = solve_budget(config["tuning"], *demo_towers, config["budget"], scope)
+        assert solved.percent == pytest.approx(10.7, rel=0.05)
+        config["tuning"] = tuning
+    segmenter = build_module(config, copy.deepcopy(demo_towers)).segmenter
+    assert isinstance(segmenter.fusion, PWAM), "all share one fusion"
+    if config["budget"] is not None:
+        assert 100 * method_share(segmenter) == pytest.approx(10.7, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def base_towers():
+    return build_towers(composed("experiment=pet_comparison", "vision.weights=random", "text.weights=random"))
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_every_row_meets_2_4_percent_of_swin_b_and_bert_base(name, base_towers):
+    config = composed("experiment=pet_comparison", f"comparison={name}")
+    if config["budget"] is None:
+        pytest.skip("it has the size that it has")
+    scope = Scope(config["model"]["segmenter"]["placement"])
+    _, solved = solve_budget(config["tuning"], *base_towers, 2.4, scope)
+    assert solved.percent == pytest.approx(2.4, rel=0.05)
+    assert solved.towers == 108_891_648 + 86_876_536
 
 
 @pytest.mark.parametrize("option", [o for o in options("data") if o != "checkpoint"])

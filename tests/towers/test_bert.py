@@ -7,15 +7,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from s4eca.errors import S4ecaError
 from s4eca.towers import BertTower
-from s4eca.towers.base import no_tap
 from tiny import BERT, tiny_inputs, tiny_text
-
-
-def walk(tower, ids, mask):
-    state = tower.begin(ids, mask)
-    for step in tower.steps:
-        state = tower.step(step.index, state, no_tap)
-    return tower.end(state)
+from towers.text_checks import check_added_tokens, check_linear_layers, check_sites, walk
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -32,21 +25,15 @@ def test_walk_equals_transformers_bit_for_bit(attention, padded):
 
 
 def test_every_site_is_visited_and_obeyed():
-    tower = tiny_text()
-    assert [(step.index, step.stage, step.ends_stage) for step in tower.steps] == [
-        (0, 0, False), (1, 0, False), (2, 0, False), (3, 0, True),
-    ]  # fmt: skip
-    _, ids, mask = tiny_inputs()
-    state = tower.begin(ids, mask)
-    visits = []
-    tower.step(3, state, lambda site, x, branch_in=None: visits.append((site, branch_in is not None)) or x)
-    assert visits == [("in", False), ("attn", True), ("mlp", True), ("out", False), ("stage_out", False)]
-    plain = tower.step(3, state, no_tap).hidden
-    generator = torch.Generator().manual_seed(0)
-    push = torch.randn(plain.shape, generator=generator)
-    for wanted in ("in", "attn", "mlp", "out", "stage_out"):
-        changed = tower.step(3, state, lambda site, x, branch_in=None, w=wanted: x + push if site == w else x).hidden
-        assert not torch.equal(changed, plain), wanted
+    check_sites(tiny_text(), norm_first=False)
+    check_linear_layers(tiny_text())
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("padded", [True, False])
+def test_added_tokens_act_and_see_no_padding(attention, padded):
+    tower = BertTower(weights="random", seed=4, options=BERT, attention=attention)
+    check_added_tokens(tower, attention, padded, causal=False)
 
 
 def test_random_tower_brings_the_built_in_tokenizer():

@@ -57,10 +57,10 @@ def test_every_site_is_visited_and_obeyed(family):
 
     tower.step(0, state, spy)
     tower.step(1, state, spy)
-    sites = [("in", False), ("attn", True), ("mlp", True), ("out", False)]
+    sites = [("in", False), ("attn", True), ("mid", False), ("mlp", True), ("out", False)]
     assert visits == [(*site, 16) for site in [*sites, *sites, ("stage_out", False)]]
     plain = tower.step(1, state, no_tap).hidden
-    for wanted in ("in", "attn", "mlp", "out", "stage_out"):
+    for wanted in ("in", "attn", "mid", "mlp", "out", "stage_out"):
         changed = tower.step(1, state, lambda site, x, branch_in=None, w=wanted: x + 1 if site == w else x).hidden
         assert not torch.equal(changed, plain), wanted
 

@@ -1,79 +1,38 @@
-"""The promises that every tuning method keeps; a new method is one line in METHODS."""
+"""The promises that every tuning method keeps, on every family of towers."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from s4eca.errors import S4ecaError
 from s4eca.fusion.film import FiLM
-from s4eca.fusion.pwam import PWAM
 from s4eca.segmenter import ReferringSegmenter
-from s4eca.tuning import S4ECA, Frozen, FullFineTuning, LoRA, TuningMethod
-from s4eca.tuning.s4eca import TextSettings, VisualSettings
+from s4eca.tuning import Frozen
 from tiny import shake, tiny_inputs, tiny_segmenter
-from tuning.bridge import Bridge
+from tiny_text import TEXT
+from tiny_vision import VISION
+from tuning.methods import FULL_PROMISES, METHODS, s4eca
 
-TEXT = {"width": 16, "heads": 2, "proxies": 3, "density": 0.75}
-VISUAL = {"width": 8}
-
-
-def s4eca(text: dict[str, Any] | None = None, visual: dict[str, Any] | None = None, **options: Any) -> S4ECA:
-    return S4ECA(TextSettings(**TEXT | (text or {})), VisualSettings(**VISUAL | (visual or {})), **options)
-
-
-@dataclass
-class Case:
-    method: Callable[[], TuningMethod]
-    fusion: Any = None
-    every: bool = True  # False: an ablation, run through the gradient and padding promises only
-    backwards: int = 3  # by then everything learned has received a gradient
-    swinv2: Callable[[], TuningMethod] | None = None  # where Swin V2 needs other settings
+# every family of towers beside the default of the other kind
+TOWERS = [(vision, "bert") for vision in VISION] + [("swin", text) for text in TEXT if text != "bert"]
+PAIRS = [
+    pytest.param(name, *towers, id=f"{name}-{'-'.join(towers)}")
+    for name in METHODS
+    for towers in (TOWERS if METHODS[name].every else TOWERS[:2])
+]
 
 
-METHODS = {
-    "s4eca": Case(s4eca),
-    "s4eca_dropout": Case(partial(s4eca, {"dropout": 0.3}, {"dropout": 0.3})),
-    "full": Case(FullFineTuning, PWAM),
-    "full_lavt": Case(partial(FullFineTuning, text_layers=3), partial(PWAM, feedback=True)),
-    "frozen": Case(Frozen, FiLM),
-    "lora": Case(partial(LoRA, rank=4), PWAM, swinv2=partial(LoRA, rank=4, vision_layers=["proj", "fc1"])),
-    "bridge": Case(Bridge, PWAM),
-    "s4eca_words": Case(partial(s4eca, language="words"), every=False),
-    "s4eca_words_alone": Case(partial(s4eca, {"enabled": False}, language="words"), every=False),
-    "s4eca_mean_word": Case(partial(s4eca, language="mean_word"), every=False),
-    "s4eca_mean_word_context": Case(partial(s4eca, None, {"gate": False}, language="mean_word"), every=False),
-    "s4eca_routed": Case(partial(s4eca, routing=[1, 1, 2, 3]), every=False),
-    "s4eca_fresh_queries": Case(partial(s4eca, {"recurrent": False}), every=False),
-    "s4eca_one_proxy": Case(partial(s4eca, {"proxies": 1}), every=False),
-    "s4eca_not_dense": Case(partial(s4eca, None, {"dense": False}), every=False),
-    "s4eca_no_extractor": Case(partial(s4eca, None, {"kernels": [], "scale": "uniform"}), every=False),
-    "s4eca_single_kernel": Case(partial(s4eca, None, {"kernels": [3], "scale": "uniform"}), every=False),
-    "s4eca_uniform": Case(partial(s4eca, None, {"scale": "uniform"}), every=False),
-    "s4eca_text_scale": Case(partial(s4eca, None, {"scale": "text", "granularity": "scalar"}), every=False),
-    "s4eca_visual_scale": Case(partial(s4eca, None, {"scale": "visual"}), every=False),
-    "s4eca_gate_only": Case(partial(s4eca, None, {"context": False}), every=False),
-    "s4eca_context_only": Case(partial(s4eca, None, {"gate": False}), every=False),
-    # three zero-initialised layers in a row: visual up, scale choice, text up
-    "s4eca_no_spatial": Case(partial(s4eca, None, {"gate": False, "context": False}), every=False, backwards=4),
-    "s4eca_no_language": Case(
-        partial(s4eca, {"enabled": False}, {"scale": "visual", "gate": False, "context": False}), PWAM, every=False
-    ),
-    "s4eca_late": Case(partial(s4eca, None, {"density": [0, 0, 0, 1]}), every=False),
-    "s4eca_text_only": Case(partial(s4eca, None, {"density": [0, 0, 0, 0]}), PWAM, every=False),
-}
-FULL_PROMISES = [name for name, case in METHODS.items() if case.every]
-
-
-def build(name: str, family: str = "swin", seed: int = 0, **options: Any) -> ReferringSegmenter:
+def build(name: str, vision: str = "swin", text: str = "bert", seed: int = 0, **options) -> ReferringSegmenter:
     torch.manual_seed(seed)
     case = METHODS[name]
-    method = case.swinv2 if family == "swinv2" and case.swinv2 else case.method
-    return tiny_segmenter(method(), case.fusion, family, **options)
+    make = (case.others or {}).get(vision, case.method)
+    return tiny_segmenter(make(), case.fusion, vision, text, **options)
+
+
+def fits(name: str, vision: str, text: str) -> bool:
+    return not {vision, text} & set(METHODS[name].refuses)
 
 
 def frozen_weights(network: ReferringSegmenter) -> dict[str, torch.Tensor]:
@@ -86,10 +45,13 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("family", ["swin", "swinv2"])
-@pytest.mark.parametrize("name", METHODS)
-def test_gradients_reach_everything_learned_and_nothing_frozen(name, family):
-    network = build(name, family).train()
+@pytest.mark.parametrize(("name", "vision", "text"), PAIRS)
+def test_gradients_reach_everything_learned_and_nothing_frozen(name, vision, text):
+    if not fits(name, vision, text):
+        with pytest.raises(S4ecaError, match=rf"tuning={METHODS[name].method().name}\b"):
+            build(name, vision, text)
+        return
+    network = build(name, vision, text).train()
     before = frozen_weights(network)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
     target = torch.randn(2, 64, 64)
@@ -133,14 +95,15 @@ def test_the_expression_changes_the_output(name):
         assert (network(image, ids, mask) - network(image, ids.flip(1) * mask + 7 * mask, mask)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("family", ["swin", "swinv2"])
-@pytest.mark.parametrize("name", FULL_PROMISES)
-def test_equal_to_the_frozen_towers_at_initialisation(name, family):
-    network = build(name, family).eval()
+@pytest.mark.parametrize(("name", "vision", "text"), [pair for pair in PAIRS if pair.values[0] in FULL_PROMISES])
+def test_equal_to_the_frozen_towers_at_initialisation(name, vision, text):
+    if not fits(name, vision, text):
+        pytest.skip(f"{name} refuses these towers")
+    network = build(name, vision, text).eval()
     if not network.method.capabilities.identity:
         pytest.skip(f"{name} does not promise it")
     image, ids, mask = tiny_inputs()
-    plain = tiny_segmenter(Frozen(), FiLM, family).eval()
+    plain = tiny_segmenter(Frozen(), FiLM, vision, text).eval()
     with torch.no_grad():
         tuned, frozen = network.runner(image, ids, mask), plain.runner(image, ids, mask)
     assert torch.equal(tuned.words, frozen.words)
@@ -161,11 +124,12 @@ def test_learned_state_restores_the_network_exactly(name):
         assert torch.equal(other(*tiny_inputs()), network(*tiny_inputs()))
 
 
+@pytest.mark.parametrize("recomputed", ["block", "stage"])
 @pytest.mark.parametrize("name", FULL_PROMISES)
-def test_checkpointing_gives_the_same_gradients(name):
+def test_checkpointing_gives_the_same_gradients(name, recomputed):
     plain = build(name).train()
     shake(plain)
-    again = build(name, grad_checkpointing="block").train()
+    again = build(name, grad_checkpointing=recomputed).train()
     again.load_state_dict(plain.state_dict())
     gradients = []
     for network in (plain, again):
@@ -195,11 +159,11 @@ def test_runs_under_bf16_autocast(name):
 @pytest.mark.parametrize(
     # inductor, which `block` stands for, needs a C++ compiler and minutes; tracing and gradients are the same
     ("name", "backend"),
-    [(name, "aot_eager") for name in FULL_PROMISES if name in ("s4eca", "lora", "bridge")]
+    [(name, "aot_eager") for name in FULL_PROMISES if name in ("s4eca", "etris")]
     + [
         pytest.param(name, "aot_eager", marks=pytest.mark.slow)
         for name in FULL_PROMISES
-        if name not in ("s4eca", "lora", "bridge")
+        if name not in ("s4eca", "etris")
     ]
     + [pytest.param("s4eca", "block", marks=pytest.mark.slow)],
 )
@@ -227,9 +191,8 @@ def test_frozen_parts_stay_in_eval_mode(name):
         if own and not any(p.requires_grad for p in own):
             assert not module.training, path
     for tower in (network.text, network.vision):
-        trained = any(p.requires_grad for p in tower.parameters())
         dropouts = [m.training for n, m in tower.named_modules() if isinstance(m, nn.Dropout) and "lora" not in n]
-        if not trained or name == "lora":
+        if not network.method.name.startswith("full"):
             assert not any(dropouts)
     network.eval()
     assert not any(module.training for module in network.modules())
@@ -251,6 +214,48 @@ def test_can_be_copied(name):
     assert twin.runner.method is twin.method
     with torch.no_grad():
         assert torch.equal(twin(*tiny_inputs()), network(*tiny_inputs()))
+
+
+@pytest.mark.parametrize("name", [name for name in FULL_PROMISES if name not in ("frozen", "full_lavt")])
+def test_below_the_start_stage_nothing_is_learned_or_recorded(name):
+    network = build(name, start_stage=3).train()
+    seen = {}
+    original = network.vision.step
+
+    def spy(index, state, tap):
+        seen[index] = state.hidden.requires_grad
+        return original(index, state, tap)
+
+    network.vision.step = spy
+    reached: set[str] = set()
+    for seed in range(METHODS[name].backwards + 1):
+        network(*tiny_inputs(seed)).square().mean().backward()
+        reached |= {key for key, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+    assert [seen[index] for index in range(4)] == [False] * 4
+    learned = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
+    assert learned - reached == set()
+    low = ("vision.model.layers.0.", "vision.model.layers.1.", "vision.model.patch_embed.")
+    assert not [key for key in learned if key.startswith(low)]
+    everywhere = {key for key, parameter in build(name).named_parameters() if parameter.requires_grad}
+    # deep prompts are in the text tower alone, which a start stage does not concern
+    assert len(learned) < len(everywhere) or (name == "prompt" and learned == everywhere)
+
+
+@pytest.mark.parametrize("name", FULL_PROMISES)
+def test_side_is_exact_or_refused(name):
+    if not build(name).method.capabilities.side:
+        with pytest.raises(S4ecaError, match=r"has no side form, only s4eca and frozen have"):
+            build(name, placement="side")
+        return
+    network = build(name, placement="side").train()
+    shake(network)
+    encoded = network.runner.encode(*tiny_inputs())
+    assert not any(state.requires_grad for state in [*encoded.words, *encoded.stages])
+    assert torch.equal(network.eval()(*tiny_inputs()), network(*tiny_inputs(), encoded))
 
 
 def test_below_the_first_adapter_nothing_is_recorded():

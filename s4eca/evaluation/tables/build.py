@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.about import is_shuffled
+from s4eca.evaluation.tables.cost import COSTS, cost_notes
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
 from s4eca.evaluation.tables.rows import MARKS, Row, published_row, run_row
 from s4eca.evaluation.tables.runs import Run, group_runs
@@ -19,23 +21,46 @@ PROTOCOLS = {
 
 RELEASED = "Published rows without † and ‡ follow it, by what their released code does."
 
+_NEWER = ("placement", "grad_checkpointing")  # evaluations made before these were written down lack them
+_TELLING = (
+    *("tuning", *_NEWER, "checkpoint", "expressions", "image_size", "precision", "trained_on", "recipe", "seed"),
+)
+
 TITLES = {"rrsis_d": "RRSIS-D", "refsegrs": "RefSegRS", "risbench": "RISBench", "ris_lad": "RIS-LAD"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Results on one split of one dataset under one protocol; notes are (symbol or empty, text)."""
+    """Results on one split of one dataset under one protocol.
+
+    Attributes:
+        dataset: its name as in `data=…`.
+        split: `train`, `val` or `test`.
+        protocol: key of `PROTOCOLS`.
+        rows: in the order shown.
+        notes: (symbol or empty, text).
+        costs: keys of `s4eca.evaluation.tables.cost.COSTS` to show, none for a table of scores alone.
+        scores: the scores to show.
+    """
 
     dataset: str
     split: str
     protocol: str
     rows: Sequence[Row]
     notes: Sequence[tuple[str, str]]
+    costs: Sequence[str] = ()
+    scores: Sequence[str] = SCORES
 
     @property
     def title(self) -> str:
         """Dataset, split and protocol, as a heading."""
-        return f"{TITLES.get(self.dataset, self.dataset)} {self.split}, protocol {self.protocol}, in percent"
+        unit = "cost, and scores in percent" if self.costs else "in percent"
+        return f"{self.place}, {unit}"
+
+    @property
+    def place(self) -> str:
+        """Dataset, split and protocol."""
+        return f"{TITLES.get(self.dataset, self.dataset)} {self.split}, protocol {self.protocol}"
 
 
 def build_tables(
@@ -44,6 +69,7 @@ def build_tables(
     protocol: str = "lavt",
     sort: str = "mIoU",
     group: bool = True,
+    cost: bool = False,
 ) -> list[Table]:
     """Returns one table per dataset and split of the runs, in the order of their first run.
 
@@ -53,6 +79,7 @@ def build_tables(
         protocol: `lavt`, `original` or `detris`.
         sort: score to order by, best first, rows without it last.
         group: show runs that differ by their seed alone as mean and sample deviation.
+        cost: show budget, memory and time beside mIoU, oIoU and the score of `sort`, in place of the other scores.
 
     Raises:
         S4ecaError: an unknown protocol or score, or a run that was not evaluated under the protocol.
@@ -76,8 +103,11 @@ def build_tables(
         rows = [run_row(label, members, protocol) for label, members in zip(labels, groups, strict=True)]
         rows += [published_row(result, protocol) for result in beside]
         rows.sort(key=lambda row: -_value(row, sort))
-        notes = [_run_note(label, members, protocol) for label, members in zip(labels, groups, strict=True)]
-        notes += [*apart, *([] if beside else ["No published results stand beside the runs."])]
+        notes = [*_run_notes(labels, groups, protocol), *apart]
+        if cost:
+            notes += cost_notes(labels, [[run.about for run in members] for members in groups])
+        elif not beside:
+            notes.append("No published results stand beside the runs.")
         tables.append(
             Table(
                 dataset,
@@ -91,6 +121,9 @@ def build_tables(
                     *_mark_notes(rows, SPLIT_SIZES.get((dataset, split))),
                     *(("", note) for note in _published_notes(beside)),
                 ],
+                # no GPU, no peak
+                [key for key in COSTS if key != "peak" or any(row.costs.get("peak") for row in rows)] if cost else (),
+                tuple(dict.fromkeys((sort, "mIoU", "oIoU"))) if cost else SCORES,
             )
         )
     return tables
@@ -103,14 +136,16 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         run = members[0]
         others = [other[0] for other in groups if other[0] is not run and other[0].name == run.name]
         parts = []
-        for entry in ("tuning", "checkpoint", "expressions", "image_size", "precision", "trained_on", "recipe", "seed"):
-            value = run.about.get(entry)
-            if all(other.about.get(entry) == value for other in others) or (entry == "seed" and len(members) > 1):
+        for entry in _TELLING:
+            value = _entry(run, entry)
+            if all(_entry(other, entry) == value for other in others) or (entry == "seed" and len(members) > 1):
+                continue
+            if value is None and entry in _NEWER:
                 continue
             if entry == "expressions":
                 parts += ["shuffled"] if is_shuffled(run.about) else []
             else:
-                parts.append(f"{entry} {value}" if entry in ("seed", "recipe") else str(value))
+                parts.append(f"{entry} {value}" if entry in ("seed", "recipe", "grad_checkpointing") else str(value))
         label = f"{run.name} ({', '.join(parts)})" if parts else run.name
         labels.append(label)
     return [
@@ -119,7 +154,24 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     ]
 
 
-def _run_note(label: str, runs: Sequence[Run], protocol: str) -> str:
+def _entry(run: Run, entry: str) -> Any:
+    place = run.about.get("cost") or {} if entry == "grad_checkpointing" else run.about
+    return place.get(entry)
+
+
+def _run_notes(labels: Sequence[str], groups: Sequence[Sequence[Run]], protocol: str) -> list[str]:
+    """Says what the runs' numbers are; runs of which the same is to be said are named together."""
+    named: dict[str, list[str]] = {}
+    for label, members in zip(labels, groups, strict=True):
+        named.setdefault(_describe(members, protocol), []).append(label)
+    several = {_describe(members, protocol) for members in groups if len(members) > 1}
+    return [
+        f"{'Runs' if len(alike) > 1 or text in several else 'Run'} {', '.join(alike)}: {text}."
+        for text, alike in named.items()
+    ]
+
+
+def _describe(runs: Sequence[Run], protocol: str) -> str:
     values, about = runs[0].protocols[protocol], runs[0].about
     counts = [f"n = {values['n']:,}"]
     if "n_empty" in values:
@@ -132,7 +184,7 @@ def _run_note(label: str, runs: Sequence[Run], protocol: str) -> str:
         counts.append("mean ± sample deviation over seeds " + ", ".join(str(run.about["seed"]) for run in runs))
     elif about.get("seed") is not None:
         counts.append(f"seed {about['seed']}")
-    return f"{'Runs' if len(runs) > 1 else 'Run'} {label}: protocol {protocol}, {', '.join(counts)}."
+    return f"protocol {protocol}, {', '.join(counts)}"
 
 
 def _mark_notes(rows: Sequence[Row], size: int | None) -> list[tuple[str, str]]:

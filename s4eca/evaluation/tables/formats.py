@@ -8,15 +8,20 @@ from collections.abc import Callable, Sequence
 from rich.cells import cell_len
 
 from s4eca.evaluation.tables.build import Table
+from s4eca.evaluation.tables.cost import COSTS, EQUAL_OVER_SEEDS, format_cost
 from s4eca.evaluation.tables.published import SCORES
 from s4eca.evaluation.tables.rows import Row
 
 MISSING = "–"  # noqa: RUF001
-HEADER = ("method", *(name.replace("0.", ".") for name in SCORES), "source")
 CSV_COLUMNS = (
     *("dataset", "split", "method", "kind", "protocol", "marks"),
     *(column for name in SCORES for column in (name, f"{name} deviation")),
     *("n_seeds", "seeds", "samples", "n_empty", "input_size", "selection", "training", "source", "remark"),
+)
+COST_CSV_COLUMNS = (
+    *(COSTS[key] for key in EQUAL_OVER_SEEDS),
+    *(column for key, name in COSTS.items() if key not in EQUAL_OVER_SEEDS for column in (name, f"{name} deviation")),
+    "measured on",
 )
 
 _LATEX = {
@@ -70,9 +75,11 @@ def to_csv(tables: Sequence[Table]) -> str:
     """Returns all tables as one, a line per row: percent with two decimals, empty where there is no value.
 
     `kind` is `run` or `published`, `marks` are the keys of `s4eca.evaluation.tables.rows.MARKS` separated by spaces.
+    Tables with costs have these as further columns at the end, with six significant digits.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
+    columns = (*CSV_COLUMNS, *COST_CSV_COLUMNS) if any(table.costs for table in tables) else CSV_COLUMNS
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for table in tables:
         for row in table.rows:
@@ -81,6 +88,13 @@ def to_csv(tables: Sequence[Table]) -> str:
                 mean, deviation = score or (None, None)
                 scores[name] = "" if mean is None else f"{mean:.2f}"
                 scores[f"{name} deviation"] = "" if deviation is None else f"{deviation:.2f}"
+            for key in table.costs:
+                mean, deviation = row.costs.get(key) or (None, None)
+                scores[COSTS[key]] = "" if mean is None else f"{mean:.6g}"
+                if deviation is not None:
+                    scores[f"{COSTS[key]} deviation"] = f"{deviation:.6g}"
+            if table.costs:
+                scores["measured on"] = row.measured
             about = {"dataset": table.dataset, "split": table.split, "method": row.label}
             kind = {"kind": "run" if row.own else "published", "marks": " ".join(row.marks)}
             writer.writerow({**about, **kind, **scores, **row.fields})
@@ -112,19 +126,19 @@ def escape_latex(text: str) -> str:
 
 
 def _markdown(table: Table) -> str:
-    body, sources = [], _sources(table)
+    body, sources, header = [], _sources(table), _header(table)
     for row in table.rows:
         label = escape_markdown(row.label)
         name = f"**{label}**" if row.own else label
-        cells = [_number(row, score, "{:.2f}±{:.2f}") for score in SCORES]
+        cells = _numbers(table, row, "{}±{}")
         body.append([f"{name} {row.symbols}".rstrip(), *cells, row.source if row.own else sources[row.source]])
-    widths = [max(cell_len(cells[i]) for cells in (HEADER, *body)) for i in range(len(HEADER))]
+    widths = [max(cell_len(cells[i]) for cells in (header, *body)) for i in range(len(header))]
     rule = [
         ":" + "-" * (widths[0] - 1),
         *("-" * (width - 1) + ":" for width in widths[1:-1]),
         ":" + "-" * (widths[-1] - 1),
     ]
-    lines = [_padded(HEADER, widths), f"| {' | '.join(rule)} |", *(_padded(cells, widths) for cells in body)]
+    lines = [_padded(header, widths), f"| {' | '.join(rule)} |", *(_padded(cells, widths) for cells in body)]
     notes = [f"- {escape_markdown(f'{symbol} {text}')}" for symbol, text in [*table.notes, *_source_notes(sources)]]
     return "\n".join([f"### {escape_markdown(table.title)}", "", *lines, "", *notes, ""])
 
@@ -140,7 +154,7 @@ def _latex(table: Table) -> str:
     for row in table.rows:
         name = rf"\textbf{{{escape_latex(row.label)}}}" if row.own else escape_latex(row.label)
         marks = rf"\textsuperscript{{{escape_latex(row.symbols)}}}" if row.symbols else ""
-        cells = [_number(row, score, r"{:.2f}{{\scriptsize$\pm${:.2f}}}").replace(MISSING, "--") for score in SCORES]
+        cells = [cell.replace(MISSING, "--") for cell in _numbers(table, row, r"{}{{\scriptsize$\pm${}}}")]
         body.append(" & ".join([name + marks, *cells, row.source if row.own else sources[row.source]]) + r" \\")
     notes = [
         (rf"\textsuperscript{{{escape_latex(symbol)}}}" if symbol else "") + escape_latex(text)
@@ -153,9 +167,9 @@ def _latex(table: Table) -> str:
             rf"\caption{{{escape_latex(table.title)}.}}",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{4pt}",
-            rf"\begin{{tabular}}{{l{'r' * len(SCORES)}l}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.costs) + len(table.scores))}l}}",
             r"\toprule",
-            " & ".join(escape_latex(name) for name in HEADER) + r" \\",
+            " & ".join(escape_latex(name) for name in _header(table)) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",
@@ -183,9 +197,19 @@ def _source_notes(sources: dict[str, str]) -> list[tuple[str, str]]:
     return [("", f"Sources: {listed}.")] if listed else []
 
 
-def _number(row: Row, name: str, spread: str) -> str:
-    score = row.scores[name]
-    if score is None:
-        return MISSING
-    mean, deviation = score
-    return f"{mean:.2f}" if deviation is None else spread.format(mean, deviation)
+def _header(table: Table) -> list[str]:
+    costs = (COSTS[key] for key in table.costs)
+    return ["method", *costs, *(name.replace("0.", ".") for name in table.scores), "source"]
+
+
+def _numbers(table: Table, row: Row, spread: str) -> list[str]:
+    """Returns the cells of a row between its name and its source."""
+    costs = (row.costs.get(key) for key in table.costs)
+    cells = [MISSING if cost is None else format_cost(*cost, spread) for cost in costs]
+    for name in table.scores:
+        mean, deviation = row.scores[name] or (None, None)
+        if mean is None:
+            cells.append(MISSING)
+        else:
+            cells.append(f"{mean:.2f}" if deviation is None else spread.format(f"{mean:.2f}", f"{deviation:.2f}"))
+    return cells

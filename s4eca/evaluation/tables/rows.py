@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s4eca.evaluation.about import approximated, is_shuffled
 from s4eca.evaluation.seeds import over_seeds
+from s4eca.evaluation.tables.cost import find_settings, spread_costs
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
 from s4eca.evaluation.tables.runs import Run
 
@@ -37,6 +38,8 @@ class Row:
         marks: keys of `MARKS` with what to say of this row there, empty where the mark says it all.
         source: where a published result was reported; the number of seeds, or `run`, for a run.
         fields: further columns of the CSV form.
+        costs: as `s4eca.evaluation.tables.cost.spread_costs` returns them; nothing for a published result.
+        measured: device, precision and batch size that memory and time belong to; empty where they were not measured.
     """
 
     label: str
@@ -45,6 +48,8 @@ class Row:
     marks: Mapping[str, str]
     source: str
     fields: Mapping[str, str]
+    costs: Mapping[str, tuple[float, float | None] | None] = field(default_factory=dict)
+    measured: str = ""
 
     @property
     def symbols(self) -> str:
@@ -89,6 +94,8 @@ def run_row(label: str, runs: Sequence[Run], protocol: str) -> Row:
             "selection": str(about.get("selected_by") or UNKNOWN).partition("/")[0],
             "source": " ".join(str(run.path) for run in runs),
         },
+        costs=spread_costs([run.about for run in runs]),
+        measured="; ".join(find_settings([run.about for run in runs])),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.tables.cost import find_cost_problem
 from s4eca.evaluation.tables.published import SCORES
 
 METRICS = "metrics.json"
+SWEEP = "multirun.yaml"  # Hydra writes it beside the run folders of a sweep
 SAME = (
     *("name", "tuning", "recipe", "expressions", "checkpoint", "image_size", "resize", "max_tokens", "precision"),
-    *("selected_by", "trained_on", "learned_parameters", "data", "at"),
+    *("selected_by", "trained_on", "learned_parameters", "placement", "data", "at"),
 )
-"""Entries of `about` in which evaluations must agree to be taken for seeds of one another."""
+"""Entries of `about` in which evaluations must agree to be taken for seeds of one another; what they cost is none."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,22 @@ def find_runs(given: Sequence[Path]) -> list[Run]:
     """Reads evaluations.
 
     Args:
-        given: files as `s4eca score --out` and `eval.py` write them, folders that hold `metrics.json`, or run folders,
-            whose `eval/*/metrics.json` are taken; what is given twice is taken once.
+        given: files as `s4eca score --out` and `eval.py` write them, folders that hold `metrics.json`, run folders,
+            whose `eval/*/metrics.json` are taken, or folders of such folders, as a sweep makes them; what is given
+            twice is taken once. A sweep's `multirun.yaml` is passed over, so that `SWEEP/*` can be given; runs of a
+            sweep that were not evaluated are left out with a warning.
 
     Raises:
         S4ecaError: a path that does not exist, a folder without an evaluation, or a file that is not an evaluation's.
     """
     files: dict[Path, Path] = {}
     for path in given:
+        if path.name == SWEEP and path.is_file():
+            continue
         for file in _files(path):
             files.setdefault(file.resolve(), file)
+    if not files:
+        raise S4ecaError(f"There is no evaluation in {', '.join(map(str, given))}: give the run folders too.")
     return [read_run(file) for file in files.values()]
 
 
@@ -89,6 +98,9 @@ def read_run(file: Path) -> Run:
         problem = _problem(values)
         if problem:
             raise S4ecaError(f"{file} is damaged, protocol {protocol} {problem}: {again}.")
+    problem = find_cost_problem(about)
+    if problem:
+        raise S4ecaError(f"{file} is damaged, it {problem}: {again}.")
     return Run(file, about, protocols)
 
 
@@ -128,14 +140,30 @@ def _files(path: Path) -> list[Path]:
         raise S4ecaError(f"There is no {path}: give run folders, evaluation folders or files of `s4eca score --out`.")
     if not path.is_dir():
         return [path]
-    if (path / METRICS).is_file():
-        return [path / METRICS]
-    files = sorted(path.glob(f"eval/*/{METRICS}"))
-    if not files:
+    files = _own(path)
+    if files:
+        return files
+    found = {folder: _own(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
+    if not any(found.values()):
         raise S4ecaError(
-            f"{path} holds neither {METRICS} nor eval/*/{METRICS}: evaluate its checkpoint first with eval.py."
+            f"{path} holds neither {METRICS} nor eval/*/{METRICS}, nor do its folders: evaluate the checkpoint first"
+            " with eval.py."
         )
-    return files
+    # every run folder has its config
+    missing = [folder.name for folder, own in found.items() if not own and (folder / "config.yaml").is_file()]
+    if missing:
+        warnings.warn(
+            f"{path} holds {len(missing)} runs without evaluation, which are left out: {', '.join(missing)}.",
+            stacklevel=3,
+        )
+    return [file for own in found.values() for file in own]
+
+
+def _own(folder: Path) -> list[Path]:
+    """Returns the evaluation in an evaluation's folder, or those in a run's."""
+    if (folder / METRICS).is_file():
+        return [folder / METRICS]
+    return sorted(folder.glob(f"eval/*/{METRICS}"))
 
 
 def _problem(values: Any) -> str | None:

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4eca.errors import S4ecaError
-from s4eca.towers.base import Site, Step, TextTower, VisionTower
-from s4eca.tuning.base import Capabilities, Carry, Context, TuningMethod, evenly_spread
-from s4eca.tuning.s4eca.dense_extractor import DenseExtractor
-from s4eca.tuning.s4eca.selection import ScaleSelection, SpatialSelection
+from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
+from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width, evenly_spread
 from s4eca.tuning.s4eca.text_query import TextQueryAdapter
+from s4eca.tuning.s4eca.visual_adapter import VisualAdapter, VisualSettings, masked_mean
 
 Language = Literal["proxies", "words", "mean_word"]
 
@@ -40,93 +39,18 @@ class TextSettings:
     dropout: float = 0.0
 
 
-@dataclass
-class VisualSettings:
-    """The visual adapters.
-
-    Attributes:
-        density: share of each stage's blocks that carry one, evenly spread, the last included; 0 for none.
-        width: of the bottleneck.
-        kernels: of the multi-scale extractor; empty leaves the extractor out.
-        dense: later kernels see the earlier ones' maps.
-        scale: what selects the scale: `both`, `text`, `visual`, or `uniform` for a plain mean.
-        granularity: of the scale selection, `channel` or `scalar`.
-        temperature: of the scale selection.
-        gate: the gate half of the spatial selection.
-        context: the context half of the spatial selection.
-        dropout: before the up-projection, active in training.
-    """
-
-    density: Sequence[float] = (1.0, 1.0, 5 / 9, 1.0)
-    width: int = 64
-    kernels: Sequence[int] = (1, 3, 5, 7)
-    dense: bool = True
-    scale: Literal["both", "text", "visual", "uniform"] = "both"
-    granularity: Literal["channel", "scalar"] = "channel"
-    temperature: float = 1.0
-    gate: bool = True
-    context: bool = True
-    dropout: float = 0.0
-
-    @property
-    def reads_language(self) -> bool:
-        """Whether a visual adapter depends on the expression."""
-        return any(self.density) and (self.scale in ("both", "text") or self.gate or self.context)
-
-
-class VisualAdapter(nn.Module):
-    """Bottleneck, extractor, scale selection, spatial selection, and a projection that starts at zero.
-
-    Args:
-        channels: width C of the vision tower at this place.
-        language_width: channels of proxies or words.
-        settings: which parts are there.
-        single: the language is one vector.
-    """
-
-    def __init__(self, channels: int, language_width: int, settings: VisualSettings, single: bool) -> None:
-        super().__init__()
-        width, kernels = settings.width, settings.kernels
-        self.norm = nn.LayerNorm(channels)
-        self.down = nn.Linear(channels, width)
-        self.extractor = DenseExtractor(width, kernels, settings.dense) if kernels else None
-        self.scale: ScaleSelection | None = None
-        if settings.scale != "uniform":
-            self.scale = ScaleSelection(
-                len(kernels), width, language_width, settings.scale, settings.granularity, settings.temperature
-            )
-        self.spatial: SpatialSelection | None = None
-        if settings.gate or settings.context:
-            self.spatial = SpatialSelection(width, language_width, settings.gate, settings.context, single)
-        self.dropout = nn.Dropout(settings.dropout)
-        self.up = nn.Linear(width, channels)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, x: Tensor, language: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Returns x (B, H, W, C) refined by language.
-
-        Args:
-            x: the block's output.
-            language: (B, N, R_t); None where the settings read none.
-            mask: (B, N) bool, False for padded words; None where there is no padding.
-        """
-        inner = F.gelu(self.down(self.norm(x))).permute(0, 3, 1, 2)
-        maps = self.extractor(inner) if self.extractor is not None else [inner]
-        if self.scale is not None:
-            inner = self.scale(maps, None if language is None else masked_mean(language, mask))
-        else:
-            inner = sum(maps[1:], start=maps[0]) / len(maps)
-        if self.spatial is not None:
-            inner = self.spatial(inner, language, mask)
-        return x + self.up(self.dropout(inner.permute(0, 2, 3, 1)))
-
-
 class S4ECA(TuningMethod):
     """Language proxies from the text tower guide scale and spatial selection in the vision tower.
 
     Reconstruction from the abstract of arXiv 2606.30244; the paper's body was not available. With Swin-B and BERT-base
     the adapters are 2.40 % of the towers' parameters.
+
+    The side form (`placement=side`, ours, after the ladder of LST, Sung et al., NeurIPS 2022) reads the finished states
+    of both towers: text adapters take the hidden words after their layers and hand on proxies alone, since words cannot
+    be changed any more; one visual adapter refines the end of each vision stage, and what it found goes on, pooled and
+    projected, into the bottleneck of the next. Unlike LST's side network, which has blocks of its own and a learned
+    gate at every rung, it sums the rungs and returns one residual per stage. With Swin-B and BERT-base it is 1.03 % of
+    the towers' parameters.
 
     Args:
         text: settings of the textual query adapters.
@@ -141,6 +65,7 @@ class S4ECA(TuningMethod):
     """
 
     name = "s4eca"
+    width = Width(("visual.width", "text.width"), multiple=(1, 4))  # heads divide the text width
 
     def __init__(
         self,
@@ -154,7 +79,7 @@ class S4ECA(TuningMethod):
         self.language = language
         self.routing = routing if isinstance(routing, str) else list(routing)
         self._check()
-        self.capabilities = Capabilities(language=self.visual.reads_language)
+        self.capabilities = Capabilities(language=self.visual.reads_language, side=True)
 
     def _check(self) -> None:
         text, visual = self.text, self.visual
@@ -192,29 +117,19 @@ class S4ECA(TuningMethod):
         if self.routing != "last" and (self.language != "proxies" or not text.enabled):
             raise S4ecaError("tuning.routing names text layers, which only tuning.language=proxies can route.")
 
-    def attach(self, text: TextTower, vision: VisionTower) -> None:
+    def attach(self, text: TextTower, vision: VisionTower, scope: Scope = INSIDE) -> None:
         """Builds the adapters for these towers.
 
         Raises:
-            S4ecaError: densities or routing do not fit the towers' stages and layers.
+            S4ecaError: densities or routing do not fit the towers' stages and layers, or leave a part without a reader.
         """
-        super().attach(text, vision)
-        depths = vision.stage_depths()
-        if len(self.visual.density) != len(depths):
-            raise S4ecaError(
-                f"tuning.visual.density has {len(self.visual.density)} shares and the vision tower {len(depths)} "
-                "stages; give one share per stage."
-            )
+        super().attach(text, vision, scope)
         layers = evenly_spread(self.text.density, len(text.steps)) if self.text.enabled else []
         if self.text.enabled and not layers:
             raise S4ecaError("tuning.text.density=0 leaves no text adapter; say tuning.text.enabled=false instead.")
-        if self.routing != "last":
-            fits = len(self.routing) == len(depths) and set(self.routing) <= set(layers)
-            if not fits or layers[-1] not in self.routing:
-                raise S4ecaError(
-                    f"tuning.routing={self.routing} must name {len(depths)} text layers out of {layers}, one per stage "
-                    f"and {layers[-1]} among them."
-                )
+        places = self._places(vision, scope)
+        self._check_readers(layers, places, vision, scope)
+        beside = scope.placement == "side"
         width = text.widths[-1]
         proxies_read = self.language == "proxies" and self.visual.reads_language
         self.text_adapters = nn.ModuleDict(
@@ -226,21 +141,69 @@ class S4ECA(TuningMethod):
                     self.text.heads,
                     self.text.dropout,
                     # the last words are read by the fusion alone; their refinement by proxies stays out
-                    read_back=layer != layers[-1] or not proxies_read,
+                    read_back=not beside and (layer != layers[-1] or not proxies_read),
                 )
                 for layer in layers
             }
         )
         single = self.language == "mean_word" or (self.language == "proxies" and self.text.proxies == 1)
-        self.visual_adapters = nn.ModuleDict()
-        first = 0
-        for share, depth in zip(self.visual.density, depths, strict=True):
-            for block in evenly_spread(share, depth):
-                step = vision.steps[first + block]
-                self.visual_adapters[str(step.index)] = VisualAdapter(
-                    step.width, self.text.width if self.language == "proxies" else width, self.visual, single
+        language_width = self.text.width if self.language == "proxies" else width
+        self.visual_adapters = nn.ModuleDict(
+            {
+                str(step.index): VisualAdapter(
+                    step.width, language_width, self.visual, single, climbs=beside and step is not places[0]
                 )
+                for step in places
+            }
+        )
+        self.stage_ends = [step for step in vision.steps if step.ends_stage]
+
+    def _places(self, vision: VisionTower, scope: Scope) -> list[Step]:
+        """Returns the vision steps that carry an adapter."""
+        depths = vision.stage_depths()
+        if len(self.visual.density) != len(depths):
+            raise S4ecaError(
+                f"tuning.visual.density has {len(self.visual.density)} shares and the vision tower {len(depths)} "
+                "stages; give one share per stage."
+            )
+        chosen, first = [], 0
+        for share, depth in zip(self.visual.density, depths, strict=True):
+            blocks = evenly_spread(share, depth)
+            # the side form sees the end of a stage only
+            chosen += [first + block for block in (blocks[-1:] if scope.placement == "side" else blocks)]
             first += depth
+        return [step for step in scope.steps(vision) if step.index in chosen]
+
+    def _check_readers(self, layers: list[int], places: list[Step], vision: VisionTower, scope: Scope) -> None:
+        """Refuses adapters whose result nothing would read."""
+        beside = scope.placement == "side"
+        if not places and (beside or any(self.visual.density)):
+            raise S4ecaError(
+                f"tuning.visual.density={list(self.visual.density)} leaves no visual adapter with "
+                f"model.segmenter.placement={scope.placement}, start_stage={scope.start_stage}; give a stage from "
+                f"{scope.start_stage} on a share above 0."
+            )
+        if beside and layers and not (self.language == "proxies" and self.visual.reads_language):
+            raise S4ecaError(
+                f"with model.segmenter.placement=side and tuning.language={self.language} nothing reads the text "
+                "adapters, which cannot change the words there; set tuning.text.enabled=false."
+            )
+        read = set(layers[-1:])
+        if self.routing != "last":
+            stages = len(vision.widths)
+            # stages without an adapter read nothing
+            read = {self.routing[step.stage] for step in places} if len(self.routing) == stages else set()
+            if not read or not set(self.routing) <= set(layers) or layers[-1] not in read:
+                raise S4ecaError(
+                    f"tuning.routing={self.routing} must name {stages} text layers out of {layers}, one per stage, and "
+                    f"{layers[-1]} for a stage that has visual adapters."
+                )
+        if beside and not self.text.recurrent and set(layers) - read:
+            raise S4ecaError(
+                f"with model.segmenter.placement=side and tuning.text.recurrent=false nothing reads the adapters of "
+                f"text layers {sorted(set(layers) - read)}; set tuning.text.recurrent=true, or name them in "
+                "tuning.routing."
+            )
 
     def tap(
         self,
@@ -255,17 +218,47 @@ class S4ECA(TuningMethod):
         key = str(step.index)
         if step.tower == "text":
             if site == "out" and key in self.text_adapters:
-                previous = carry.get("proxies") if self.text.recurrent else None
-                x, proxies = self.text_adapters[key](x, context.word_mask, previous)
-                carry = {**carry, "proxies": proxies}
-                if self.routing != "last" and step.index in self.routing:
-                    carry[f"proxies@{step.index}"] = proxies
+                x, carry = self._distil(step.index, x, context, carry)
             if site == "stage_out" and self.language != "proxies":
                 carry = {**carry, "words": x}
         elif site == "out" and key in self.visual_adapters:
-            language = self._language(step.stage, context, carry) if self.visual.reads_language else (None, None)
-            x = self.visual_adapters[key](x, *language)
+            x, _ = self._refine(step, x, context, carry, None)
         return x, carry
+
+    def side_layers(self, text: TextTower) -> list[int]:
+        """Returns the text layers that carry an adapter."""
+        return [int(layer) for layer in self.text_adapters]
+
+    def side(self, words: Sequence[Tensor], stages: Sequence[Tensor], context: Context) -> list[Tensor]:
+        """Refines the end of each vision stage; shapes as in `TuningMethod.side`."""
+        carry: Carry = {"words": words[-1]}
+        for layer, hidden in zip(self.text_adapters, words, strict=False):
+            _, carry = self._distil(int(layer), hidden, context, carry)
+        refined: list[Tensor] = []
+        found: Tensor | None = None
+        for step, hidden in zip(self.stage_ends, stages, strict=True):
+            if str(step.index) in self.visual_adapters:
+                hidden, found = self._refine(step, hidden, context, carry, found)
+            refined.append(hidden)
+        return refined
+
+    def _distil(self, layer: int, words: Tensor, context: Context, carry: Carry) -> tuple[Tensor, Carry]:
+        """Runs a text adapter; its proxies go into the carry."""
+        previous = carry.get("proxies") if self.text.recurrent else None
+        words, proxies = self.text_adapters[str(layer)](words, context.word_mask, previous)
+        carry = {**carry, "proxies": proxies}
+        if self.routing != "last" and layer in self.routing:
+            carry[f"proxies@{layer}"] = proxies
+        return words, carry
+
+    def _refine(
+        self, step: Step, x: Tensor, context: Context, carry: Carry, finer: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Runs a visual adapter on a grid or on tokens; see `VisualAdapter.forward`."""
+        language = self._language(step.stage, context, carry) if self.visual.reads_language else (None, None)
+        front, grid = to_grid(x, step)
+        grid, found = self.visual_adapters[str(step.index)](grid, *language, finer)
+        return from_grid(front, grid), found
 
     def _language(self, stage: int, context: Context, carry: Carry) -> tuple[Tensor, Tensor | None]:
         """Returns what a vision stage reads, (B, N, R_t), and its mask."""
@@ -276,11 +269,3 @@ class S4ECA(TuningMethod):
         proxies = carry["proxies" if self.routing == "last" else f"proxies@{self.routing[stage]}"]
         # a residual stream: without a norm its size would depend on how many adapters have added to it
         return F.layer_norm(proxies, proxies.shape[-1:]), None
-
-
-def masked_mean(language: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the mean (B, R) of (B, N, R) over the positions where `mask` (B, N) is True; over all without one."""
-    if mask is None:
-        return language.mean(dim=1)
-    weights = mask.to(language.dtype)[..., None]
-    return (language * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

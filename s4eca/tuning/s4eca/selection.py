@@ -42,16 +42,19 @@ class ScaleSelection(nn.Module):
         nn.init.zeros_(self.choose.bias)
 
     def forward(self, maps: list[Tensor], sentence: Tensor | None) -> Tensor:
-        """Returns the mixture (B, R, H, W) of S maps of that shape, chosen by a sentence (B, R_t)."""
+        """Returns the mixture (B, H, W, R) of S maps of that shape, chosen by a sentence (B, R_t)."""
+        first = maps[0]
         evidence = []
         if self.condition != "text":
-            evidence.append(sum((scale.mean(dim=(2, 3)) for scale in maps[1:]), start=maps[0].mean(dim=(2, 3))))
+            # sums, divided once they are small: a mean's gradient would fill a map for every scale
+            totals = torch.stack([scale.sum(dim=(1, 2), dtype=torch.float32) for scale in maps]).sum(dim=0)
+            evidence.append((totals / (first.shape[1] * first.shape[2])).to(first.dtype))
         if self.condition != "visual":
             evidence.append(self.project(sentence))
         hidden = nn.functional.gelu(self.squeeze(torch.cat(evidence, dim=1)))
         scores = self.choose(hidden).unflatten(1, (self.scales, -1))
-        weights = (scores / self.temperature).softmax(dim=1)[..., None, None].to(maps[0].dtype)
-        mixture = maps[0] * weights[:, 0]
+        weights = (scores / self.temperature).softmax(dim=1)[:, :, None, None].to(first.dtype)
+        mixture = first * weights[:, 0]
         for place, scale in enumerate(maps[1:], start=1):
             mixture = torch.addcmul(mixture, scale, weights[:, place])
         return mixture
@@ -85,33 +88,42 @@ class SpatialSelection(nn.Module):
         self.gate = nn.Conv2d(4, 1, 7, padding=3) if gate else None
 
     def forward(self, x: Tensor, proxies: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns (B, R, H, W) for features of that shape and proxies (B, N, R_t).
+        """Returns (B, H, W, R) for features of that shape and proxies (B, N, R_t).
 
         Args:
             x: features.
             proxies: proxies, or words.
             mask: (B, N) bool where some of them are padding, else None.
         """
-        height, width = x.shape[2:]
+        grid, x = x.shape[1:3], x.flatten(1, 2)
         similarity = self._similarity(x, proxies, mask) if self.compares else None
         y = x
         if self.value is not None:
             values = self.value(proxies)
-            attention = torch.ones_like(x[:, :1]).flatten(2).mT if similarity is None else similarity.softmax(dim=-1)
-            y = x + (attention.to(values.dtype) @ values).mT.unflatten(2, (height, width))
+            if similarity is None:
+                y = x + values
+            else:
+                y = torch.baddbmm(x, similarity.softmax(dim=1).mT.to(x.dtype), values.to(x.dtype))
         if self.gate is not None:
             assert similarity is not None
-            statistics = [similarity.amax(dim=-1), similarity.logsumexp(dim=-1)]
-            features = [x.mean(dim=1), x.amax(dim=1)]
-            maps = features + [values.unflatten(1, (height, width)).to(x.dtype) for values in statistics]
-            y = self.gate(torch.stack(maps, dim=1)).sigmoid() * y
-        return y
+            # `max`, whose gradient costs half of `amax`'s
+            features = [x.sum(dim=-1) / x.shape[-1], x.max(dim=-1).values]
+            statistics = [*features, similarity.amax(dim=1).to(x.dtype), similarity.logsumexp(dim=1).to(x.dtype)]
+            maps = torch.stack(statistics, dim=-1).unflatten(1, grid).permute(0, 3, 1, 2)
+            y = self.gate(maps).sigmoid().flatten(1)[..., None] * y
+        return y.unflatten(1, grid)
 
     def _similarity(self, x: Tensor, proxies: Tensor, mask: Tensor | None) -> Tensor:
-        """Scaled dot products (B, HW, N) in fp32, minus infinity for padding."""
-        queries, keys = self.query(x.flatten(2).mT), self.key(proxies)
+        """Scaled dot products (B, N, HW) of queries and keys in fp32, minus infinity for padding.
+
+        The query projection is applied to the few keys instead of the many pixels: (x Q + b) K' = x (Q K') + b K'.
+        """
+        keys = self.key(proxies)
         with torch.autocast(x.device.type, enabled=False):
-            similarity = queries.float() @ keys.float().mT * self.scale
+            keys = keys.float() * self.scale
+            shift = keys @ self.query.bias.float()
+            similarity = torch.baddbmm(shift[:, None], x.float(), (keys @ self.query.weight.float()).mT)
+            similarity = similarity.mT.contiguous()  # a softmax over few proxies is quick where pixels come last
         if mask is not None:
-            similarity = similarity.masked_fill(~mask[:, None], float("-inf"))
+            similarity = similarity.masked_fill(~mask[..., None], float("-inf"))
         return similarity

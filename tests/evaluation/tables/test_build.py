@@ -216,6 +216,13 @@ def test_runs_are_marked(fields, protocol, expected):
     assert row.symbols == expected
 
 
+def test_runs_of_which_the_same_is_to_be_said_share_a_note():
+    runs = [make_run(name="a"), make_run(name="b"), make_run(name="c", seed=1)]
+    notes = notes_of(runs)
+    assert "Runs a, b: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, seed 0." in notes
+    assert "Run c: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, seed 1." in notes
+
+
 def test_notes_say_what_the_marks_mean_for_whom():
     published = [
         make_published("A", protocol="their own"),
@@ -266,6 +273,8 @@ def test_seeds_are_merged_into_mean_and_sample_deviation():
         ({"checkpoint": "last.ckpt"}, {"mine (best.ckpt, seed 0)", "mine (last.ckpt, seed 1)"}),
         ({"image_size": 512}, {"mine (480, seed 0)", "mine (512, seed 1)"}),
         ({"expressions": "shuffled with seed 0"}, {"mine (seed 0)", "mine (shuffled, seed 1)"}),
+        ({"placement": "side"}, {"mine (inside, seed 0)", "mine (side, seed 1)"}),
+        ({"placement": None}, {"mine (inside, seed 0)", "mine (seed 1)"}),
         ({"tuning": "lora"}, {"mine (s4eca, seed 0)", "mine (lora, seed 1)"}),
         ({"learned_parameters": {"method": 3}}, {"mine (seed 0)", "mine (seed 1)"}),
         ({"n": 40}, {"mine (seed 0)", "mine (seed 1)"}),
@@ -273,6 +282,7 @@ def test_seeds_are_merged_into_mean_and_sample_deviation():
 )
 def test_what_differs_by_more_than_the_seed_stays_apart(fields, labels):
     common = {"checkpoint": "best.ckpt", "tuning": "s4eca", "expressions": "real", "learned_parameters": {"method": 2}}
+    common["placement"] = "inside"
     runs = [make_run(**common), make_run(**{**common, "seed": 1, **fields})]
     assert set(rows_of(runs)) == labels
 
@@ -325,6 +335,22 @@ def test_files_evaluations_and_run_folders_are_found_once(tmp_path):
     assert find_runs([score])[0].name == "scores"
     nameless = write(tmp_path / "b" / "best_test" / "metrics.json", content_of(make_run(name="")))
     assert find_runs([nameless])[0].name == "best_test"
+
+
+def test_a_sweep_is_its_runs(tmp_path):
+    files = [
+        write(tmp_path / f"lora_{seed}" / "eval" / "best_test" / "metrics.json", content_of(make_run(seed=seed)))
+        for seed in (1, 2)
+    ]
+    write(tmp_path / "multirun.yaml", "a: 1")
+    (tmp_path / ".submitit").mkdir()
+    assert [run.path for run in find_runs([tmp_path])] == files
+    assert [run.path for run in find_runs(sorted(tmp_path.glob("[lm]*")))] == files
+    with pytest.raises(S4ecaError, match=r"There is no evaluation in .*multirun\.yaml: give the run folders too"):
+        find_runs([tmp_path / "multirun.yaml"])
+    write(tmp_path / "mona_1" / "config.yaml", "name: mona")
+    with pytest.warns(UserWarning, match="holds 1 runs without evaluation, which are left out: mona_1"):
+        assert [run.path for run in find_runs([tmp_path])] == files
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from s4eca.segmenter import ReferringSegmenter
 from s4eca.towers import BertTower, SwinTower
 from s4eca.towers.base import no_tap
 from s4eca.tuning import S4ECA
+from s4eca.tuning.base import Scope
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
 from tiny import tiny_segmenter
 
@@ -52,6 +53,18 @@ def test_is_2_40_percent_of_swin_b_and_bert_base(base):
     assert counts["vision tower"].total == pytest.approx(86.88e6, rel=1e-4)
     assert counts["decoder"].learned == 20_651_010
     assert counts["norms"].learned == 2 * (128 + 256 + 512 + 1024)
+
+
+def test_side_form_is_1_03_percent_of_swin_b_and_bert_base(base):
+    towers, _ = base
+    method = S4ECA()
+    method.attach(towers["text"], towers["vision"], Scope("side"))
+    # no text adapter reads back, one visual adapter ends each stage, and three rungs of R x R climb
+    expected = 6 * text_adapter(False) + sum(visual_adapter(c) for c in (128, 256, 512, 1024)) + 3 * R * R
+    assert sum(parameter.numel() for parameter in method.parameters()) == expected == 2_020_628
+    assert 100 * expected / (towers["text"].size + towers["vision"].size) == pytest.approx(1.03, abs=0.005)
+    assert list(method.text_adapters) == ["1", "3", "5", "7", "9", "11"]
+    assert list(method.visual_adapters) == ["1", "3", "21", "23"]
 
 
 def test_base_size_places_and_identity_and_one_step_at_480(base):
@@ -125,7 +138,7 @@ def test_settings_without_a_reader_or_source_are_refused(settings, message):
         ({"visual": VisualSettings(density=[1, 1])}, "has 2 shares and the vision tower 4 stages"),
         ({"text": TextSettings(density=0)}, "say tuning.text.enabled=false instead"),
         ({"routing": [0, 1, 2, 3]}, r"must name 4 text layers out of \[1, 3\]"),
-        ({"routing": [1, 1, 1, 1]}, "and 3 among them"),
+        ({"routing": [1, 1, 1, 1]}, "and 3 for a stage that has visual adapters"),
     ],
 )
 def test_settings_that_do_not_fit_the_towers_are_refused(settings, message):

@@ -18,7 +18,7 @@ def test_dense_extractor_feeds_every_map_to_the_later_ones():
     extractor = DenseExtractor(4, (1, 3, 5))
     shake(extractor)
     x = torch.randn(2, 4, 6, 6)
-    maps = extractor(x)
+    maps = [scale.permute(0, 3, 1, 2) for scale in extractor(x.permute(0, 2, 3, 1))]
     (point1, norm1, _), (point2, deep2, norm2, _), (point3, deep3, norm3, _) = extractor.scales
     one = F.gelu(F.group_norm(point1(x), 1, norm1.weight, norm1.bias))
     two = F.gelu(F.group_norm(deep2(point2(torch.cat([x, one], 1))), 1, norm2.weight, norm2.bias))
@@ -32,7 +32,7 @@ def test_dense_extractor_feeds_every_map_to_the_later_ones():
 
 
 def test_scale_selection_is_a_plain_mean_at_first():
-    maps = [torch.randn(2, 8, 5, 5) for _ in range(4)]
+    maps = [torch.randn(2, 5, 5, 8) for _ in range(4)]
     selection = ScaleSelection(4, 8, 6)
     torch.testing.assert_close(selection(maps, torch.randn(2, 6)), torch.stack(maps).mean(0))
 
@@ -42,13 +42,13 @@ def test_scale_selection_is_a_plain_mean_at_first():
 def test_scale_selection_by_hand(condition, granularity):
     selection = ScaleSelection(3, 8, 6, condition, granularity, temperature=0.5)
     shake(selection)
-    maps = [torch.randn(2, 8, 5, 5) for _ in range(3)]
+    maps = [torch.randn(2, 5, 5, 8) for _ in range(3)]
     sentence = torch.randn(2, 6)
-    wanted = torch.zeros(2, 8, 5, 5)
+    wanted = torch.zeros(2, 5, 5, 8)
     for sample in range(2):
         evidence = []
         if condition != "text":
-            evidence.append(sum(scale[sample] for scale in maps).mean((1, 2)))
+            evidence.append(sum(scale[sample] for scale in maps).mean((0, 1)))
         if condition != "visual":
             evidence.append(selection.project(sentence[sample]))
         scores = selection.choose(F.gelu(selection.squeeze(torch.cat(evidence)))) / 0.5
@@ -57,7 +57,7 @@ def test_scale_selection_by_hand(condition, granularity):
             weights = scores[places].softmax(0)
             assert weights.sum().item() == pytest.approx(1)
             for weight, scale in zip(weights, maps, strict=True):
-                wanted[sample, channel] += weight * scale[sample, channel]
+                wanted[sample, ..., channel] += weight * scale[sample, ..., channel]
     torch.testing.assert_close(selection(maps, sentence), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -77,22 +77,23 @@ def test_spatial_selection_by_hand():
     statistics = [x[0].mean(0), x[0].max(0).values, similarity.max(2).values, similarity.exp().sum(2).log()]
     gate = selection.gate(torch.stack(statistics)[None])[0].sigmoid()
     wanted = gate * (x[0] + context)
-    torch.testing.assert_close(selection(x, proxies, mask)[0], wanted, rtol=1e-4, atol=1e-5)
+    got = selection(x.permute(0, 2, 3, 1), proxies, mask)[0].permute(2, 0, 1)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_halves_of_spatial_selection_can_be_left_out():
-    x, proxies = torch.randn(2, 4, 3, 3), torch.randn(2, 5, 6)
+    x, proxies = torch.randn(2, 3, 3, 4), torch.randn(2, 5, 6)
     context = SpatialSelection(4, 6, gate=False)
     gate = SpatialSelection(4, 6, context=False)
     assert context.gate is None
     assert gate.value is None
     gated = gate(x, proxies, None)
     ratio = gated / x
-    assert torch.allclose(ratio, ratio[:, :1], atol=1e-4), "one gate for all channels"
+    assert torch.allclose(ratio, ratio[..., :1], atol=1e-4), "one gate for all channels"
     assert 0 < ratio.min() < ratio.max() < 1
     single = SpatialSelection(4, 6, gate=False, single=True)
     one = proxies[:, :1]
-    torch.testing.assert_close(single(x, one, None), x + single.value(one).mT[..., None])
+    torch.testing.assert_close(single(x, one, None), x + single.value(one)[:, None])
 
 
 def test_text_adapter_by_hand():

@@ -1,0 +1,123 @@
+import json
+import time
+
+import pytest
+import torch
+from lightning import Callback
+
+from s4eca.cost import saved_bytes
+from s4eca.fusion.film import FiLM
+from s4eca.lit.cost import TIMED, WARM_UP, Cost
+from s4eca.parameters import count_parameters
+from s4eca.tuning import Frozen
+from tiny import tiny_inputs, tiny_segmenter
+from toy import fit, toy_data, toy_module, toy_trainer
+
+
+def read(folder):
+    return json.loads((folder / "cost.json").read_text())
+
+
+class Slow(Callback):
+    """Validation and loading take their time."""
+
+    def on_validation_batch_start(self, *arguments):
+        time.sleep(0.05)
+
+    def on_train_epoch_start(self, *arguments):
+        time.sleep(0.05)
+
+
+class Look(Callback):
+    """Reads the file after every validation."""
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.seen.append(read(self.folder)["step_seconds"]["steps"])
+
+
+def test_a_run_writes_its_cost(tmp_path):
+    data, module = toy_data(tmp_path / "data"), toy_module()
+    look = Look(tmp_path)
+    fit(module, data, toy_trainer(tmp_path, Cost(), Slow(), look, max_epochs=2))
+    cost = read(tmp_path)
+    assert set(cost) == {
+        *("parameters", "percent", "saved_bytes", "peak_bytes", "step_seconds", "batch_size", "device", "precision"),
+        *("placement", "grad_checkpointing"),
+    }
+    counts = count_parameters(module.segmenter)
+    towers = counts["text tower"].total + counts["vision tower"].total
+    assert cost["parameters"] == {
+        "towers": towers,
+        "method": counts["method"].learned,
+        "head": counts["norms"].learned + counts["decoder"].learned,
+    }
+    assert cost["percent"] == pytest.approx(100 * counts["method"].learned / towers)
+    # 24 samples in batches of 4, two epochs; the first three batches of the process are a warm-up
+    assert look.seen == [6 - WARM_UP, 12 - WARM_UP]
+    seconds = cost["step_seconds"]
+    assert seconds["steps"] == 12 - WARM_UP
+    assert 0 < seconds["q1"] <= seconds["median"] <= seconds["q3"]
+    assert (cost["batch_size"], cost["device"], cost["precision"]) == (4, "cpu", "32-true")
+    assert (cost["placement"], cost["grad_checkpointing"]) == ("inside", "none")
+    assert cost["peak_bytes"] is None
+    assert not module.segmenter.fusion._forward_pre_hooks
+
+
+def test_its_bytes_are_those_of_a_forward_pass(tmp_path):
+    """Of the same network on another batch of the same size."""
+    data = toy_data(tmp_path / "data")
+    fit(toy_module(), data, toy_trainer(tmp_path, Cost(), max_steps=1))
+    found = read(tmp_path)
+    module = toy_module().train()
+    image, ids, mask = tiny_inputs(batch=4, length=data.max_tokens)
+    masks = torch.zeros(image[:, 0].shape, dtype=torch.bool)
+    inputs = (image, ids, mask)
+    saved = saved_bytes(module.segmenter, lambda: module.loss(module.segmenter(*inputs), masks), (*inputs, masks))
+    assert found["saved_bytes"] == {"towers_and_method": saved.towers_and_method, "step": saved.step}
+    assert found["step_seconds"] == {"median": None, "q1": None, "q3": None, "steps": 0}
+
+
+def test_training_is_the_same_with_it(tmp_path):
+    losses = []
+    for callbacks in ([], [Cost()]):
+        data, module = toy_data(tmp_path / "data"), toy_module()
+        trainer = toy_trainer(tmp_path, *callbacks, max_steps=3)
+        fit(module, data, trainer)
+        losses.append([value.clone() for value in module.segmenter.learned_state().values()])
+    assert all(torch.equal(one, other) for one, other in zip(*losses, strict=True))
+
+
+def test_a_failing_step_leaves_no_hook(tmp_path):
+    class Broken(torch.nn.Module):
+        def forward(self, logits, masks):
+            raise ValueError("broken")
+
+    module = toy_module()
+    module.loss = Broken()
+    with pytest.raises(ValueError, match="broken"):
+        fit(module, toy_data(tmp_path / "data"), toy_trainer(tmp_path, Cost(), max_steps=1))
+    assert not module.segmenter.fusion._forward_pre_hooks
+    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    assert not (tmp_path / "cost.json").exists()
+
+
+def test_only_so_many_steps_are_timed():
+    callback = Cost()
+    timed = 0
+    for _ in range(WARM_UP + TIMED + 5):
+        timed += callback._is_timed()
+        callback._batches += 1
+    assert timed == TIMED == 200
+
+
+def test_a_frozen_network_keeps_nothing_of_its_towers(tmp_path):
+    module = toy_module()
+    module.segmenter = tiny_segmenter(Frozen(), FiLM)
+    fit(module, toy_data(tmp_path / "data"), toy_trainer(tmp_path, Cost(), max_steps=1))
+    cost = read(tmp_path)
+    assert cost["percent"] == cost["parameters"]["method"] == 0
+    assert cost["saved_bytes"]["towers_and_method"] == 0
+    assert cost["saved_bytes"]["step"] > 0
