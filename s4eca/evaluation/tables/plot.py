@@ -57,7 +57,7 @@ def check_ending(path: Path) -> None:
 
 
 def plot_notes(table: Table, score: str) -> list[str]:
-    """Says which runs of a table cannot be drawn in a panel, and that memory was not measured alike where it was not."""
+    """Says which runs of a table a panel cannot show, and where memory was not measured alike."""
     sentences = []
     for cost, meaning in PANELS.items():
         missing = [row.label for row in _own(table) if not _is_drawn(row, cost, score)]
