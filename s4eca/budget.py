@@ -74,8 +74,10 @@ def solve_budget(
     """
     method: TuningMethod = instantiate(node, "tuning")
     towers = text.size + vision.size
-    if not percent > 0:
-        raise S4ecaError(f"budget={percent} must be above 0 percent; budget=null leaves the configured widths.")
+    if type(percent) not in (int, float) or not 0 < percent < 100:
+        raise S4ecaError(
+            f"budget={percent} must be above 0 and below 100 percent; budget=null leaves the configured widths."
+        )
     if method.width is None:
         share = 100 * _learned(node, text, vision, scope) / towers
         raise S4ecaError(
@@ -104,7 +106,7 @@ def solve_budget(
         low, high = high, 2 * high
     straight = True
     while high - low > 1:
-        # sizes are nearly straight lines of the width: interpolation finds the place, halving bounds the number of tries
+        # sizes are nearly straight lines of the width: interpolation finds the place, halving bounds the tries
         share = (target - learned(low)) / (learned(high) - learned(low)) if straight else 0.5
         middle = min(max(low + round(share * (high - low)), low + 1), high - 1)
         low, high = (middle, high) if learned(middle) < target else (low, middle)
@@ -113,7 +115,7 @@ def solve_budget(
     solved = Solved(method.name, widths(best), learned(best), towers)
     if abs(solved.percent - percent) > TOLERANCE * percent:
         near = "; ".join(
-            f"{', '.join(f'{key}={value}' for key, value in widths(units).items())} is "
+            f"{', '.join(f'tuning.{key}={value}' for key, value in widths(units).items())} is "
             f"{100 * learned(units) / towers:.2f} %"
             for units in (low, high)
         )

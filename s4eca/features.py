@@ -73,6 +73,9 @@ class FeatureCache:
         folder: of the cache; several runs and processes may share it.
         runner: of the network.
         dtype: `bf16` or `fp32`, of what is on disk; features enter the network in fp32, under autocast too.
+
+    Attributes:
+        has_encoded: whether the last batch had something in it that was not on disk yet.
     """
 
     def __init__(self, folder: str | Path, runner: Runner, dtype: str = "bf16") -> None:
@@ -81,6 +84,7 @@ class FeatureCache:
         self.words = DiskCache(folder, "words", _SETTING)
         last = len(runner.text.steps) - 1
         self.layers = sorted({*runner.method.side_layers(runner.text), last})
+        self.has_encoded = False
         self._vision = _identity(runner.vision, dtype)
         self._text = _identity(runner.text, dtype, layers=self.layers)
 
@@ -100,7 +104,8 @@ class FeatureCache:
         Words at padded positions are zero: whatever reads words masks them.
         """
         keys = [key for key in batch.image_keys if key is not None]
-        if len(keys) < len(batch):
+        self.has_encoded = len(keys) < len(batch)
+        if self.has_encoded:
             return None
         device = batch.image.device
         images = [self.image_entry(key, device.type) for key in keys]
@@ -140,6 +145,7 @@ class FeatureCache:
         """Reads entries side by side, and encodes those that are missing one after the other."""
         found = dict(zip(wanted, pool.map(cache.get, wanted), strict=True))
         made = {entry: self._pack(encode(wanted[entry])) for entry, arrays in found.items() if arrays is None}
+        self.has_encoded = self.has_encoded or bool(made)
         list(pool.map(cache.put, made, made.values()))
         return {entry: self._unpack(made[entry] if arrays is None else arrays) for entry, arrays in found.items()}
 

@@ -53,7 +53,7 @@ class Runner:
         method: attached to both already, in the same scope.
         scope: where the method acts; vision stages below its first run without gradients.
         grad_checkpointing: what is recomputed in the backward pass instead of being kept: `none`, every `block` with
-            its taps, or every `stage` (the text tower is one).
+            its taps, or every `stage` (the text tower is one, or as many parts as its walk is cut into).
         compile: `block` compiles every block with its taps by `torch.compile`; a string other than `none` and `block`
             is the name of a compile backend.
 
@@ -81,6 +81,10 @@ class Runner:
                 "with model.segmenter.placement=side the towers keep nothing for a backward pass; set "
                 "model.segmenter.grad_checkpointing=none."
             )
+        if compile not in ("none", "block") and compile not in torch._dynamo.list_backends(exclude_tags=()):
+            raise S4ecaError(
+                f"model.segmenter.compile={compile} is neither none nor block, nor a compile backend of torch."
+            )
         if compile != "none" and scope.placement == "side":
             raise S4ecaError(
                 "model.segmenter.placement=side walks the towers without a graph to compile; set "
@@ -89,6 +93,7 @@ class Runner:
         self.text, self.vision, self.method, self.scope = text, vision, method, scope
         self.grad_checkpointing = grad_checkpointing
         self.schedule = method.schedule(text, vision)
+        self.groups = self._groups()
         self._take = self._step
         if compile != "none":
             self._take = torch.compile(self._step, dynamic=False, backend="inductor" if compile == "block" else compile)
@@ -108,12 +113,9 @@ class Runner:
             image: (B, 3, S, S) uint8.
             input_ids: (B, L).
             attention_mask: (B, L), 1 for words.
-            at_stage: feeds something back into the vision tower after each stage; needs the words, so a schedule that
-                walks the vision tower before the text tower has ended cannot have it.
+            at_stage: feeds something back into the vision tower after each stage; it gets the final words, so all of
+                the text tower comes first (`words_first`).
             encoded: what `encode` gave for the same inputs, for a method at the side; None walks the towers.
-
-        Raises:
-            S4ecaError: `at_stage` under such a schedule.
         """
         if self.scope.placement == "side":
             return self._beside(encoded or self.encode(image, input_ids, attention_mask), attention_mask)
@@ -123,16 +125,11 @@ class Runner:
         states = {"text": self.text.begin(input_ids, attention_mask), "vision": first}
         ends: dict[str, list[State]] = {"text": [], "vision": []}
         carry: Carry = {}
-        for walks in self._groups():
+        for walks in self.groups:
             tower = self.text if walks[0].tower == "text" else self.vision
             state, carry = self._run(tower, walks, states[tower.kind], context, carry)
             step = tower.steps[walks[-1].index]
             if step.ends_stage and tower.kind == "vision" and at_stage is not None:
-                if not ends["text"]:
-                    raise S4ecaError(
-                        f"tuning={self.method.name} walks both towers at once, so a fusion cannot feed the words back "
-                        "into the vision tower; set fusion.feedback=false."
-                    )
                 words = self.text.end(ends["text"][-1])
                 front, grid = to_grid(state.hidden, step)
                 state = State(from_grid(front, at_stage(step.stage, grid, words)), state.mask)
@@ -140,6 +137,11 @@ class Runner:
                 ends[tower.kind].append(state)
             states[tower.kind] = state
         return Walked(self.text.end(ends["text"][-1]), self.vision.end(ends["vision"]))
+
+    @property
+    def words_first(self) -> bool:
+        """Whether the text tower has ended before the vision tower begins."""
+        return all(walk.tower == "text" for walk in self.schedule[: len(self.text.steps)])
 
     @torch.no_grad()
     def encode(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:

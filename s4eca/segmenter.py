@@ -74,6 +74,17 @@ class ReferringSegmenter(nn.Module):
                 "fusion.feedback=false."
             )
         self.runner = Runner(text, vision, method, self.scope, grad_checkpointing, compile)
+        if self.fusion.feedback and not self.runner.words_first:
+            raise S4ecaError(
+                f"tuning={method.name} walks both towers in turn, so a fusion cannot feed the words back into the "
+                "vision tower; set fusion.feedback=false."
+            )
+        learned = any(part.requires_grad for module in (text, vision, method) for part in module.parameters())
+        if grad_checkpointing != "none" and not learned and not self.fusion.feedback:
+            raise S4ecaError(
+                f"tuning={method.name} lets no gradient into the towers, so there is nothing to recompute; set "
+                "model.segmenter.grad_checkpointing=none."
+            )
 
     def forward(
         self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, encoded: Encoded | None = None

@@ -61,14 +61,23 @@ def test_the_default_of_s4eca_is_what_2_4_percent_of_swin_b_and_bert_base_gives(
     assert solved.learned == 4_691_280
 
 
+def test_other_heads_are_kept_dividing_the_width():
+    node = {**S4ECA, "text": {**S4ECA["text"], "heads": 8}}
+    solved, _ = solve_budget(node, tiny_text(), tiny_vision(), 40, INSIDE)
+    assert solved["text"]["width"] % 8 == 0
+
+
 @pytest.mark.parametrize(
     ("node", "percent", "message"),
     [
         ({"_target_": "s4eca.tuning.Frozen"}, 2.4, r"tuning=frozen has no width .* learns 0\.00 % .* set budget=null"),
         ({"_target_": "s4eca.tuning.FullFineTuning"}, 2.4, r"tuning=full has no width .* learns 100\.00 %"),
-        (LORA, 0.001, r"budget=0\.001 cannot be met within 5 % by tuning=lora .*rank=1 is \d"),
-        (LORA, 0, "budget=0 must be above 0 percent"),
-        (LORA, float("nan"), "must be above 0 percent"),
+        (LORA, 0.001, r"budget=0\.001 cannot be met within 5 % by tuning=lora .*tuning\.rank=1 is \d"),
+        (LORA, 0, "budget=0 must be above 0 and below 100 percent"),
+        (LORA, float("nan"), "must be above 0 and below 100"),
+        (LORA, "abc", "budget=abc must be above 0"),
+        (LORA, True, "budget=True must be above 0"),
+        (LORA, 100, "budget=100 must be above 0 and below 100"),
     ],
 )
 def test_what_cannot_be_met_is_refused(node, percent, message):

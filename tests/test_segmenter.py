@@ -5,6 +5,7 @@ import torch
 
 from s4eca.decoders.fpn import FPNDecoder
 from s4eca.errors import S4ecaError
+from s4eca.fusion.film import FiLM
 from s4eca.fusion.pwam import PWAM
 from s4eca.runner import Runner
 from s4eca.segmenter import ReferringSegmenter, group_of
@@ -53,9 +54,17 @@ def test_feedback_changes_what_later_stages_see():
 
 
 def test_feedback_needs_the_words_first():
-    network = tiny_segmenter(ETRIS(width=16, heads=2), partial(PWAM, feedback=True))
-    with pytest.raises(S4ecaError, match=r"tuning=etris walks both towers at once.*fusion\.feedback=false"):
-        network(*tiny_inputs())
+    with pytest.raises(S4ecaError, match=r"tuning=etris walks both towers in turn.*fusion\.feedback=false"):
+        tiny_segmenter(ETRIS(width=16, heads=2), partial(PWAM, feedback=True))
+
+
+def test_unknown_compile_and_needless_recomputation_are_refused():
+    with pytest.raises(S4ecaError, match=r"compile=blocks is neither none nor block"):
+        tiny_segmenter(SMALL(), compile="blocks")
+    with pytest.raises(S4ecaError, match=r"side walks the towers without a graph to compile"):
+        tiny_segmenter(SMALL(), placement="side", compile="block")
+    with pytest.raises(S4ecaError, match=r"tuning=frozen lets no gradient into the towers.*grad_checkpointing=none"):
+        tiny_segmenter(Frozen(), FiLM, grad_checkpointing="block")
 
 
 @pytest.mark.parametrize("method", [Frozen, FullFineTuning, LoRA])

@@ -35,11 +35,11 @@ def toy_method(dropout: float = 0.2) -> TuningMethod:
 
 
 def toy_module(
-    seed: int = 0, method: TuningMethod | None = None, vision_seed: int = 0, **options: Any
+    seed: int = 0, method: TuningMethod | None = None, vision_seed: int = 0, fusion: Any = None, **options: Any
 ) -> ReferringModule:
     torch.manual_seed(seed)
     network = ReferringSegmenter(
-        tiny_text(), tiny_vision(seed=vision_seed), method or toy_method(), partial(FPNDecoder, width=8)
+        tiny_text(), tiny_vision(seed=vision_seed), method or toy_method(), partial(FPNDecoder, width=8), fusion
     )
     return ReferringModule(network, BCEDice(), **{"lr": 3e-3, "warmup_steps": 2, **options})
 

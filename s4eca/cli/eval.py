@@ -20,7 +20,7 @@ from rich.console import Console
 from s4eca.build import Config, build_data, build_loggers, build_module, build_trainer
 from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
 from s4eca.cli.config import conf_dir
-from s4eca.cli.messages import guarded, show_warnings
+from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.page.build import write_page
@@ -38,7 +38,10 @@ from s4eca.parameters import count_parameters, method_share
 
 # what a run may have otherwise without being another training
 _ELSEWHERE = frozenset(
-    ("seed", "root", "weights", "cache", "feature_cache", "num_workers", "pin_memory", "strict_counts", "devices")
+    (
+        *("root", "weights", "cache", "feature_cache", "num_workers", "pin_memory", "strict_counts"),
+        *("eval_batch_size", "log_every_n_steps"),
+    )
 )
 
 
@@ -183,10 +186,13 @@ def training_cost(ckpt: Path) -> dict[str, Any] | None:
 def recipe(trained: Config) -> str:
     """Returns a hash of all that makes a training what it is but its seed: runs that share it are seeds of one another.
 
-    Places, workers and devices are left out.
+    Places and workers are left out; the number of devices is in it, since a batch is one device's.
     """
     groups = ("model", "tuning", "vision", "text", "fusion", "decoder", "loss", "data", "trainer", "init_from")
     content = {name: trained.get(name) for name in groups}
+    content["data"] = {name: value for name, value in (content["data"] or {}).items() if name != "seed"}
+    # callbacks that change what is trained, or for how long
+    content["callbacks"] = {name: trained.get("callbacks", {}).get(name) for name in ("ema", "early_stopping")}
     text = json.dumps(_without(content, _ELSEWHERE), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -260,3 +266,4 @@ def main() -> None:
     """Entry point of `eval.py` and `s4eca eval`."""
     show_warnings()
     hydra.main(version_base="1.3", config_path=conf_dir(), config_name="eval")(guarded(evaluate_composed))()
+    end_sweep()

@@ -6,23 +6,43 @@ import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
 from s4eca.errors import S4ecaError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def guarded(task: Callable[P, R]) -> Callable[P, R]:
-    """Makes an `S4ecaError` one sentence on standard error and exit status 2."""
+_refused: list[str] = []
 
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+
+def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
+    """Makes an `S4ecaError` one sentence on standard error and exit status 2.
+
+    A job of a multirun that is refused does not keep the others from running; `end_sweep` says so at the end.
+    """
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return task(*args, **kwargs)
         except S4ecaError as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            hydra = HydraConfig.get() if HydraConfig.initialized() else None
+            if hydra is None or hydra.mode != RunMode.MULTIRUN:
+                sys.exit(2)
+            _refused.append(f"job {hydra.job.num} ({hydra.job.override_dirname})")
+            return None
 
     return run
+
+
+def end_sweep() -> None:
+    """Exits with status 2 where jobs of a multirun were refused, and names them."""
+    if _refused:
+        print(f"error: {len(_refused)} jobs did not run through: {'; '.join(_refused)}.", file=sys.stderr)
+        sys.exit(2)
 
 
 def show_warnings() -> None:

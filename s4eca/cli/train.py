@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from s4eca.build import Config, build_callbacks, build_data, build_loggers, buil
 from s4eca.checkpoint import load_learned, read_checkpoint
 from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
 from s4eca.cli.eval import Options, evaluate
-from s4eca.cli.messages import guarded, show_warnings
+from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.errors import S4ecaError
 from s4eca.features import plan_features
 from s4eca.files import write_text
@@ -40,7 +41,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
 
     Args:
         config: resolved config.
-        folder: run folder; gets `config.yaml`, `environment.json`, `metrics.csv`, `cost.json`, `checkpoints/` and `pictures/`.
+        folder: run folder; gets `config.yaml`, `environment.json`, `metrics.csv`, `cost.json`, `checkpoints/` and
+            `pictures/`.
         resume: checkpoint to go on from.
 
     Returns:
@@ -52,6 +54,11 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
     if config["evaluate"] not in (None, "val", "test"):
         raise S4ecaError(f"evaluate={config['evaluate']} is no split to end with; choose val, test or null.")
+    if resume is None and _is_first_process() and (folder / "config.yaml").exists():
+        raise S4ecaError(
+            f"{folder} holds a run already; go on with it by resume={folder}, or choose another hydra.run.dir (in a "
+            "multirun, a hydra.sweep.subdir that names every key that is swept)."
+        )
     callbacks = build_callbacks(config, folder)
     data = build_data(config)
     data.prepare_data()
@@ -62,12 +69,20 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
         scope = Scope(segmenter["placement"], segmenter["start_stage"])
         tuning, solved = solve_budget(config["tuning"], *towers, config["budget"], scope)
         config = {**config, "tuning": tuning}
-        print(solved)
+        if _is_first_process():
+            print(solved)
     module = build_module(config, towers)
     data.tokenizer = module.segmenter.text.load_tokenizer()  # type: ignore[operator]
     module.segmenter.text.check_length(data.max_tokens)  # type: ignore[operator]
     if config["init_from"] and resume is None:  # a resumed run has it in its checkpoint
-        load_learned(module.segmenter, read_checkpoint(config["init_from"]))
+        start = read_checkpoint(config["init_from"])
+        load_learned(module.segmenter, start)
+        if start.meta["config"] and start.config["tuning"] != config["tuning"]:
+            warnings.warn(
+                f"{config['init_from']} was trained with other settings of tuning={module.segmenter.method.name} than "
+                "this run; its weights may mean something else here.",
+                stacklevel=1,
+            )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
@@ -91,19 +106,29 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
     _finish_wandb(loggers, failed=False)
     best = _report(trainer, folder)
     if config["evaluate"] is not None:
-        evaluate_run(config, folder, config["evaluate"])
+        evaluate_run(config, trainer, config["evaluate"])
     return best
 
 
-def evaluate_run(config: Config, folder: Path, split: str) -> None:
-    """Evaluates the best checkpoint of a finished run as `eval.py` does, or its last one where none was selected."""
-    found = [path for name in ("best", "last") if (path := folder / "checkpoints" / f"{name}.ckpt").is_file()]
-    if not found:
-        raise S4ecaError(
-            f"evaluate={split} found no checkpoint in {folder}; let callbacks.best or callbacks.last save."
-        )
-    trainer = {**config["trainer"], "limit_test_batches": 1.0}
-    evaluate({**config, "trainer": trainer}, read_checkpoint(found[0]), None, Options(split, pictures=2))
+def evaluate_run(config: Config, trainer: Trainer, split: str) -> None:
+    """Evaluates a run that has just ended as `eval.py` does: its best checkpoint, or its end where none is selected."""
+    chosen = [
+        Path(callback.best_model_path)
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path
+    ]
+    if not chosen:
+        chosen = [Path(trainer.default_root_dir) / "checkpoints" / "end.ckpt"]
+        trainer.save_checkpoint(chosen[0])
+    settings = {**config["trainer"], "limit_test_batches": 1.0}
+    model = {**config["model"], "feature_cache": None}
+    checkpoint = read_checkpoint(chosen[0])
+    evaluate({**config, "trainer": settings, "model": model}, checkpoint, None, Options(split, pictures=2))
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process that a user started, and not one that Lightning started beside it."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def environment() -> dict[str, Any]:
@@ -168,6 +193,11 @@ def _task(config: DictConfig) -> float | None:
         if not Path(config.resume).is_dir():
             raise S4ecaError(f"resume={config.resume} is not a folder; give the run folder of the run to go on with.")
         given = overrides("resume")
+        fixed = [
+            item for item in given if item.partition("=")[0] in ("budget", "init_from", "comparison", "experiment")
+        ]
+        if fixed:
+            raise S4ecaError(f"{fixed[0]} cannot change a run that is resumed; start a new run with it.")
         config, last = _saved_run(Path(config.resume))
         apply_overrides(config, given, "the resumed run")
     devices = config.trainer.devices
@@ -186,3 +216,4 @@ def main() -> None:
     """Entry point of `train.py` and `s4eca train`."""
     show_warnings()
     hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")(_task)()
+    end_sweep()

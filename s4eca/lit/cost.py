@@ -25,9 +25,10 @@ class Cost(Callback):
     The bytes that autograd keeps are counted during the first batch of this process, whose forward pass they do not
     change. Seconds are those of a training batch, from where it is on the device until after the optimiser (with
     accumulated gradients: most batches have no optimiser step), of up to 200 batches after the first three; loading
-    and validation are not in them. On a GPU they come from events in its stream, so that no step waits for the host.
-    The peak is the GPU's since training began in this process, validations included, and null on a CPU, where resident
-    size says nothing about a method. A resumed run writes what its own process has measured.
+    and validation are not in them, nor steps that fill a feature cache. On a GPU they come from events in its stream,
+    so that no step waits for the host. The peak is the GPU's since training began in this process, validations
+    included, and null on a CPU, where resident size says nothing about a method. A resumed run writes what its own
+    process has measured.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,10 @@ class Cost(Callback):
         """Stops the clock."""
         self._stop_watching()  # where a training step gave no loss
         if self._is_timed():
-            self._marks[-1] = (self._marks[-1][0], _mark(pl_module.device))
+            start, _ = self._marks.pop()
+            features: Any = pl_module.features
+            if features is None or not features.has_encoded:  # filling the cache happens once per image
+                self._marks.append((start, _mark(pl_module.device)))
         self._batches += 1
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -83,7 +87,7 @@ class Cost(Callback):
         self._write(trainer, pl_module)
 
     def _is_timed(self) -> bool:
-        return WARM_UP <= self._batches < WARM_UP + TIMED
+        return self._batches >= WARM_UP and len([end for _, end in self._marks if end is not None]) < TIMED
 
     def _stop_watching(self) -> None:
         if self._watch is not None:
@@ -112,7 +116,9 @@ class Cost(Callback):
             "batch_size": self._batch_size,
             "device": torch.cuda.get_device_name(device) if gpu else device.type,
             "precision": str(trainer.precision),
+            "processes": trainer.world_size,
             "placement": segmenter.scope.placement,
+            "feature_cache": pl_module.features is not None,
             "grad_checkpointing": segmenter.runner.grad_checkpointing,
         }
         write_text(Path(trainer.default_root_dir) / "cost.json", json.dumps(content, indent=2) + "\n")

@@ -82,6 +82,10 @@ class ReferringModule(LightningModule):
         encoded = self.features.encode(batch) if self.features is not None else None
         return self.segmenter(batch.image, batch.input_ids, batch.attention_mask, encoded)
 
+    def on_fit_start(self) -> None:
+        """Lightning keeps the modes that it finds, and towers are built in eval mode."""
+        self.train()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
         loss = self.loss(self(batch), batch.mask)

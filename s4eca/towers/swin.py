@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import State, Step, Tap
-from s4eca.towers.timm_tower import TimmTower, plain
+from s4eca.towers.timm_tower import TimmTower, check_multiple, plain
 from s4eca.weights import BaseWeights, describe_source, hash_weights, load_timm
 
 
@@ -65,6 +65,7 @@ class SwinTower(TimmTower):
         blocks = [(stage, block) for stage, layer in enumerate(self.model.layers) for block in range(len(layer.blocks))]
         self._places = blocks
         patch = self.model.patch_embed.patch_size[0]
+        check_multiple(image_size, patch, name, "the patch size")
         sides = [-(-image_size // (patch * 2**stage)) for stage in range(len(self.widths))]
         self.steps = [
             Step(

@@ -38,7 +38,8 @@ class TimmTower(VisionTower):
                 f"the vision tower was built for {self.image_size} px and got an image of {tuple(image.shape[-2:])}; "
                 "give data and vision the same image_size."
             )
-        return self.embed((image.float() - self.mean) / self.std)
+        pixels = (image.float() - self.mean.float()) / self.std.float()
+        return self.embed(pixels.to(self.mean.dtype))  # fp32, unless the whole network was cast
 
     def embed(self, pixels: Tensor) -> State:
         """The same for pixels that are normalised already: (B, 3, S, S) float."""

@@ -121,10 +121,10 @@ class TuningMethod(nn.Module):
                 "model.segmenter.placement=inside."
             )
         stages = len(vision.widths)
-        if not 1 <= scope.start_stage <= stages:
+        if type(scope.start_stage) is not int or not 1 <= scope.start_stage <= stages:
             raise S4ecaError(
                 f"model.segmenter.start_stage={scope.start_stage}, and the vision tower has {stages} stages; give a "
-                f"number from 1 to {stages}."
+                f"whole number from 1 to {stages}."
             )
         families = self.capabilities.families
         for tower in (text, vision):
@@ -175,6 +175,18 @@ class TuningMethod(nn.Module):
         """Sets the towers' train/eval mode; frozen parts stay in eval mode whatever `training` says."""
         text.eval()
         vision.eval()
+
+
+def check_whole(key: str, value: int) -> None:
+    """Refuses what is no whole number from 1 on; `key` is the setting's name in the config."""
+    if type(value) is not int or value < 1:
+        raise S4ecaError(f"{key}={value} must be a whole number from 1 on.")
+
+
+def check_dropout(key: str, value: float) -> None:
+    """Refuses what is no share from 0 to below 1."""
+    if not 0 <= value < 1:
+        raise S4ecaError(f"{key}={value} must be a share from 0 to below 1.")
 
 
 def evenly_spread(share: float, depth: int) -> list[int]:

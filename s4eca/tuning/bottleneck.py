@@ -7,7 +7,17 @@ from torch.nn import functional as F
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower
-from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width
+from s4eca.tuning.base import (
+    INSIDE,
+    Capabilities,
+    Carry,
+    Context,
+    Scope,
+    TuningMethod,
+    Width,
+    check_dropout,
+    check_whole,
+)
 
 SITES: dict[str, tuple[Site, ...]] = {"houlsby": ("attn", "mlp"), "adaptformer": ("mlp",)}
 
@@ -54,8 +64,8 @@ class Bottleneck(TuningMethod):
         super().__init__()
         if form not in SITES:
             raise S4ecaError(f"tuning.form={form} is neither houlsby nor adaptformer.")
-        if width < 1:
-            raise S4ecaError(f"tuning.width={width} must be at least 1.")
+        check_whole("tuning.width", width)
+        check_dropout("tuning.dropout", dropout)
         if form == "houlsby" and scale is not None:
             raise S4ecaError(
                 f"tuning.scale={scale} belongs to tuning.form=adaptformer, and houlsby's adapters have no scale; set "

@@ -1,5 +1,6 @@
 """DETRIS: densely connected convolutions beside the MLPs of two frozen towers; in the image they align to the words."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,18 @@ from torch.nn import functional as F
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
-from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width, evenly_spread
+from s4eca.tuning.base import (
+    INSIDE,
+    Capabilities,
+    Carry,
+    Context,
+    Scope,
+    TuningMethod,
+    Width,
+    check_dropout,
+    check_whole,
+    evenly_spread,
+)
 
 
 class DETRIS(TuningMethod):
@@ -49,7 +61,6 @@ class DETRIS(TuningMethod):
     """
 
     name = "detris"
-    width = Width(("width", "text_width"), multiple=16)
 
     def __init__(
         self,
@@ -68,8 +79,11 @@ class DETRIS(TuningMethod):
                     f"tuning.{key}={value} cannot be split into the halves, quarters and sixteenths of tuning=detris; "
                     "give a multiple of 16."
                 )
+        check_whole("tuning.heads", heads)
+        check_dropout("tuning.dropout", dropout)
         if width % heads:
             raise S4ecaError(f"tuning.heads={heads} does not divide tuning.width={width}; choose a divisor.")
+        self.width = Width(("width", "text_width"), multiple=(math.lcm(16, heads), 16))
         self.channels, self.text_channels = width, text_width
         self.density = density if isinstance(density, int | float) else list(density)
         self.text_density = text_density
@@ -267,4 +281,5 @@ class ConvNormReLU(nn.Module):
         centred = x - (x * real).sum(dim=(1, 2), keepdim=True) / count
         spread = (centred.square() * real).sum(dim=(1, 2), keepdim=True) / count
         normed = centred * (spread + self.norm.eps).rsqrt()
-        return F.relu(normed * self.norm.weight[:, None] + self.norm.bias[:, None])
+        normed = normed * self.norm.weight[:, None] + self.norm.bias[:, None]
+        return F.relu(normed).to(self.convolution.weight.dtype)

@@ -6,7 +6,19 @@ from torch.nn import functional as F
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
-from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Schedule, Scope, TuningMethod, Walk, Width
+from s4eca.tuning.base import (
+    INSIDE,
+    Capabilities,
+    Carry,
+    Context,
+    Schedule,
+    Scope,
+    TuningMethod,
+    Walk,
+    Width,
+    check_dropout,
+    check_whole,
+)
 
 PLACES = 3
 
@@ -27,7 +39,8 @@ class ETRIS(TuningMethod):
     - the last bridge has no words-from-pixels half: after the last text layer only a fusion reads the words, and
       without one that half would get no gradient;
     - padded words are masked in both attentions (the repository masks none);
-    - a plain transformer gets the same bridges; the repository has others for it, which multiply instead of adding,
+    - a plain transformer gets the same bridges, after its second, third and last quarter (the repository bridges after
+      each third); the repository has others for it, which multiply instead of adding,
       without self-attention and feed-forward, and with BatchNorm after each zoom. Its leading tokens are left alone;
     - the feed-forward layer has twice the width instead of 128 channels, which is the same at width 64;
     - where the zoom's stride does not lead exactly to the other grid, the result is resized bilinearly.
@@ -43,12 +56,15 @@ class ETRIS(TuningMethod):
 
     name = "etris"
     capabilities = Capabilities(language=True, identity=False)
-    width = Width(("width",), multiple=8)
 
     def __init__(self, width: int = 64, heads: int = 8, dropout: float = 0.1) -> None:
         super().__init__()
+        check_whole("tuning.width", width)
+        check_whole("tuning.heads", heads)
+        check_dropout("tuning.dropout", dropout)
         if width % heads:
             raise S4ecaError(f"tuning.heads={heads} does not divide tuning.width={width}; choose a divisor.")
+        self.width = Width(("width",), multiple=heads)
         self.channels, self.heads, self.dropout = width, heads, dropout
 
     def attach(self, text: TextTower, vision: VisionTower, scope: Scope = INSIDE) -> None:

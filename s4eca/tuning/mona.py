@@ -6,9 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
-from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width
+from s4eca.tuning.base import (
+    INSIDE,
+    Capabilities,
+    Carry,
+    Context,
+    Scope,
+    TuningMethod,
+    Width,
+    check_dropout,
+    check_whole,
+)
 
 KERNELS = (3, 5, 7)
 
@@ -35,8 +44,8 @@ class Mona(TuningMethod):
 
     def __init__(self, width: int = 64, dropout: float = 0.1, zero_init: bool = False) -> None:
         super().__init__()
-        if width < 1:
-            raise S4ecaError(f"tuning.width={width} must be at least 1.")
+        check_whole("tuning.width", width)
+        check_dropout("tuning.dropout", dropout)
         self.bottleneck, self.dropout, self.zero_init = width, dropout, zero_init
         self.capabilities = Capabilities(language=False, identity=zero_init)
 

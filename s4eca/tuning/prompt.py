@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower
-from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width
+from s4eca.tuning.base import (
+    INSIDE,
+    Capabilities,
+    Carry,
+    Context,
+    Scope,
+    TuningMethod,
+    Width,
+    check_whole,
+)
 
 
 class DeepPrompts(TuningMethod):
@@ -36,8 +45,7 @@ class DeepPrompts(TuningMethod):
 
     def __init__(self, tokens: int = 10, text: bool = True, vision: bool = False) -> None:
         super().__init__()
-        if tokens < 1:
-            raise S4ecaError(f"tuning.tokens={tokens} must be at least 1.")
+        check_whole("tuning.tokens", tokens)
         if not text and not vision:
             raise S4ecaError(
                 "tuning=prompt has prompts in neither tower; set tuning.text=true or tuning.vision=true, or use "

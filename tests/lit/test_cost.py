@@ -1,16 +1,23 @@
 import json
 import time
+from functools import partial
 
 import pytest
 import torch
 from lightning import Callback
 
 from s4eca.cost import saved_bytes
+from s4eca.decoders.fpn import FPNDecoder
+from s4eca.features import plan_features
 from s4eca.fusion.film import FiLM
+from s4eca.fusion.pwam import PWAM
 from s4eca.lit.cost import TIMED, WARM_UP, Cost
+from s4eca.lit.referring import ReferringModule
+from s4eca.losses import BCEDice
 from s4eca.parameters import count_parameters
+from s4eca.segmenter import ReferringSegmenter
 from s4eca.tuning import Frozen
-from tiny import tiny_inputs, tiny_segmenter
+from tiny import tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
 from toy import fit, toy_data, toy_module, toy_trainer
 
 
@@ -45,7 +52,7 @@ def test_a_run_writes_its_cost(tmp_path):
     cost = read(tmp_path)
     assert set(cost) == {
         *("parameters", "percent", "saved_bytes", "peak_bytes", "step_seconds", "batch_size", "device", "precision"),
-        *("placement", "grad_checkpointing"),
+        *("processes", "placement", "grad_checkpointing", "feature_cache"),
     }
     counts = count_parameters(module.segmenter)
     towers = counts["text tower"].total + counts["vision tower"].total
@@ -62,6 +69,7 @@ def test_a_run_writes_its_cost(tmp_path):
     assert 0 < seconds["q1"] <= seconds["median"] <= seconds["q3"]
     assert (cost["batch_size"], cost["device"], cost["precision"]) == (4, "cpu", "32-true")
     assert (cost["placement"], cost["grad_checkpointing"]) == ("inside", "none")
+    assert (cost["processes"], cost["feature_cache"]) == (1, False)
     assert cost["peak_bytes"] is None
     assert not module.segmenter.fusion._forward_pre_hooks
 
@@ -108,7 +116,9 @@ def test_only_so_many_steps_are_timed():
     callback = Cost()
     timed = 0
     for _ in range(WARM_UP + TIMED + 5):
-        timed += callback._is_timed()
+        if callback._is_timed():
+            timed += 1
+            callback._marks.append((0.0, 1.0))
         callback._batches += 1
     assert timed == TIMED == 200
 
@@ -121,3 +131,21 @@ def test_a_frozen_network_keeps_nothing_of_its_towers(tmp_path):
     assert cost["percent"] == cost["parameters"]["method"] == 0
     assert cost["saved_bytes"]["towers_and_method"] == 0
     assert cost["saved_bytes"]["step"] > 0
+
+
+def test_steps_that_fill_the_feature_cache_are_not_timed(tmp_path):
+    data = toy_data(tmp_path / "data")
+
+    def run(folder):
+        settings = {"text": tiny_text(), "vision": tiny_vision(), "method": Frozen(), "fusion": PWAM}
+        network = ReferringSegmenter(**settings, decoder=partial(FPNDecoder, width=8), placement="side")
+        module = ReferringModule(network, BCEDice(), warmup_steps=1, feature_cache=str(tmp_path / "cache"))
+        trainer = toy_trainer(folder, Cost(), max_epochs=2)
+        plan_features(module.features, data, trainer)
+        fit(module, data, trainer)
+        return read(folder)
+
+    first, again = run(tmp_path / "first"), run(tmp_path / "again")
+    # six batches an epoch: the first epoch fills, the second reads
+    assert (first["step_seconds"]["steps"], again["step_seconds"]["steps"]) == (6, 12 - WARM_UP)
+    assert first["feature_cache"]

@@ -4,14 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lightning import Callback
 
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import AREA, INTERSECTION, UNION
 from s4eca.evaluation.results import build_evaluation
 from s4eca.evaluation.summary import summarise_evaluation
+from s4eca.fusion.pwam import PWAM
 from s4eca.lit.referring import parameter_groups
+from s4eca.tuning import FullFineTuning
 from tiny import shake, tiny_inputs
-from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
+from toy import RandomState, every_step, fit, toy_data, toy_method, toy_module, toy_trainer
 
 
 def test_norms_biases_and_queries_do_not_decay():
@@ -162,3 +165,20 @@ def test_no_target_samples_are_logged_by_their_accuracies(tmp_path):
     assert float(logged["test/original/N-acc"]) == np.mean(~predicted[:2])
     assert float(logged["test/original/T-acc"]) == np.mean(predicted[2:])
     assert (module.scores["original"]["n"], module.scores["original"]["n_no_target"]) == (2, 2)
+
+
+def test_what_is_trained_is_in_train_mode_while_a_trainer_fits(tmp_path):
+    seen = []
+
+    class Spy(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            network = pl_module.segmenter
+            parts = [network.text.block(0), network.vision.block(0), network.decoder]
+            seen.append([part.training for part in parts])
+
+    for method, expected in ((FullFineTuning(), [True, True, True]), (toy_method(), [False, False, True])):
+        seen.clear()
+        module = toy_module(method=method, fusion=PWAM)
+        data = toy_data(tmp_path / "data", train=8)  # validations between the epochs
+        fit(module, data, toy_trainer(tmp_path / "run", Spy(), max_epochs=2))
+        assert seen == [expected] * 4, type(method)

@@ -3,9 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4eca.errors import S4ecaError
-from s4eca.tuning.base import evenly_spread
-from s4eca.tuning.frozen import Frozen
+from s4eca.tuning import DETRIS, ETRIS, S4ECA, Bottleneck, DeepPrompts, Frozen, Mona
+from s4eca.tuning.base import Scope, evenly_spread
+from s4eca.tuning.s4eca import TextSettings, VisualSettings
 from tiny import tiny_text, tiny_vision
+from tuning.methods import METHODS
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,36 @@ def test_evenly_spread_ends_with_the_last_and_has_even_gaps(share, depth):
 def test_a_density_is_a_share(share):
     with pytest.raises(S4ecaError, match="between 0 and 1"):
         evenly_spread(share, 4)
+
+
+def test_the_methods_with_a_side_form_are_those_that_the_refusal_names():
+    methods = [case.method() for case in METHODS.values() if case.every]
+    assert {method.name for method in methods if method.capabilities.side} == {"s4eca", "frozen"}
+
+
+@pytest.mark.parametrize("start", [0, 5, 2.5, True])
+def test_a_start_stage_that_is_none_is_refused(start):
+    with pytest.raises(S4ecaError, match=r"start_stage=.*give a whole number from 1 to 4"):
+        Frozen().attach(tiny_text(), tiny_vision(), Scope(start_stage=start))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ETRIS(dropout=1.5), r"tuning\.dropout=1\.5 must be a share"),
+        (lambda: ETRIS(heads=0), r"tuning\.heads=0 must be a whole number"),
+        (lambda: DETRIS(dropout=1.0), r"tuning\.dropout=1\.0 must be a share"),
+        (lambda: Bottleneck(width=0), r"tuning\.width=0 must be a whole number"),
+        (lambda: Mona(width=8.5), r"tuning\.width=8\.5 must be a whole number"),
+        (lambda: DeepPrompts(tokens=2.5), r"tuning\.tokens=2\.5 must be a whole number"),
+        (lambda: S4ECA(visual=VisualSettings(width=0)), r"tuning\.visual\.width=0 must be a whole number"),
+        (lambda: S4ECA(TextSettings(proxies=0)), r"tuning\.text\.proxies=0 must be a whole number"),
+        (lambda: S4ECA(TextSettings(dropout=1)), r"tuning\.text\.dropout=1 must be a share"),
+    ],
+)
+def test_impossible_numbers_are_refused(build, message):
+    with pytest.raises(S4ecaError, match=message):
+        build()
 
 
 def test_an_unsupported_family_is_refused_by_name():

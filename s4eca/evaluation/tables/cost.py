@@ -118,12 +118,15 @@ def cost_notes(labels: Sequence[str], groups: Sequence[Sequence[Mapping[str, Any
 
 
 def find_settings(abouts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns device, precision and batch size that costs were measured with, in words and each once."""
+    """Returns what costs were measured with, in words and each once: device, precision, batch size and more."""
     settings = []
     for cost in (about.get("cost") for about in abouts):
         if cost is not None:
             known = (str(cost.get(key) or f"{key} not recorded") for key in ("device", "precision"))
-            settings.append(f"{', '.join(known)}, batch size {cost['batch_size']}")
+            words = [*known, f"batch size {cost['batch_size']}"]
+            words += [f"{cost['processes']} processes"] if cost.get("processes", 1) != 1 else []
+            words += ["features from disk"] if cost.get("feature_cache") else []
+            settings.append(", ".join(words))
     return list(dict.fromkeys(settings))
 
 

@@ -9,7 +9,18 @@ from torch.nn import functional as F
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
-from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width, evenly_spread
+from s4eca.tuning.base import (
+    INSIDE,
+    Capabilities,
+    Carry,
+    Context,
+    Scope,
+    TuningMethod,
+    Width,
+    check_dropout,
+    check_whole,
+    evenly_spread,
+)
 from s4eca.tuning.s4eca.text_query import TextQueryAdapter
 from s4eca.tuning.s4eca.visual_adapter import VisualAdapter, VisualSettings, masked_mean
 
@@ -65,7 +76,6 @@ class S4ECA(TuningMethod):
     """
 
     name = "s4eca"
-    width = Width(("visual.width", "text.width"), multiple=(1, 4))  # heads divide the text width
 
     def __init__(
         self,
@@ -79,6 +89,7 @@ class S4ECA(TuningMethod):
         self.language = language
         self.routing = routing if isinstance(routing, str) else list(routing)
         self._check()
+        self.width = Width(("visual.width", "text.width"), multiple=(1, self.text.heads))
         self.capabilities = Capabilities(language=self.visual.reads_language, side=True)
 
     def _check(self) -> None:
@@ -91,6 +102,11 @@ class S4ECA(TuningMethod):
             raise S4ecaError(f"tuning.visual.granularity={visual.granularity} is neither channel nor scalar.")
         if visual.temperature <= 0:
             raise S4ecaError(f"tuning.visual.temperature={visual.temperature} must be above 0.")
+        for key in ("width", "proxies", "heads"):
+            check_whole(f"tuning.text.{key}", getattr(text, key))
+        check_whole("tuning.visual.width", visual.width)
+        for part, settings in (("text", text), ("visual", visual)):
+            check_dropout(f"tuning.{part}.dropout", settings.dropout)
         if text.enabled and text.width % text.heads:
             raise S4ecaError(
                 f"tuning.text.heads={text.heads} does not divide tuning.text.width={text.width}; choose a divisor."

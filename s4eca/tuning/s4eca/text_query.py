@@ -34,9 +34,14 @@ class TextQueryAdapter(nn.Module):
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.dropout = nn.Dropout(dropout)
         self.read_back = read_back
+        self.single = proxies == 1
+        self.read: nn.Module
         if read_back:
-            self.norm_words = nn.LayerNorm(width)
-            self.read = nn.MultiheadAttention(width, heads, batch_first=True)
+            if self.single:  # attention over one proxy has nothing to choose: all words read the same
+                self.read = nn.Linear(width, width)
+            else:
+                self.norm_words = nn.LayerNorm(width)
+                self.read = nn.MultiheadAttention(width, heads, batch_first=True)
             self.up = nn.Linear(width, channels)
             nn.init.zeros_(self.up.weight)
             nn.init.zeros_(self.up.bias)
@@ -60,6 +65,9 @@ class TextQueryAdapter(nn.Module):
         proxies = proxies + self.dropout(read)
         proxies = proxies + self.dropout(self.feed(self.norm_feed(proxies)))
         if self.read_back:
-            read, _ = self.read(self.norm_words(inner), proxies, proxies, need_weights=False)
+            if self.single:
+                read = self.read(proxies)
+            else:
+                read, _ = self.read(self.norm_words(inner), proxies, proxies, need_weights=False)
             words = words + self.up(inner + self.dropout(read))
         return words, proxies
