@@ -38,6 +38,14 @@ def test_a_training_that_cannot_start_is_one_sentence(tmp_path):
         (["data.batch_size=64"], r"lower data\.batch_size"),
         (["data.layout=cityscapes"], "cityscapes"),
         (["trainer.max_steps=-1"], r"trainer\.max_epochs or trainer\.max_steps"),
+        (["evaluate=train"], "evaluate=train is no split"),
+        (["budget=0.001"], r"budget=0\.001 cannot be met within 5 % by tuning=s4eca"),
+        (["tuning=bitfit", "fusion=film", "budget=2"], "tuning=bitfit has no width"),
+        (["tuning=lora", "fusion=film", "tuning.vision_layers=[fc9]"], r"'fc9'.*mlp\.fc1"),
+        (["tuning=lora", "fusion=film", "model.segmenter.placement=side"], "tuning=lora has no side form, only s4eca"),
+        (["tuning=prompt", "fusion=film", "tuning.vision=true"], r"swin has attention inside windows.*tuning\.vision"),
+        (["model.feature_cache=features"], r"set model\.segmenter\.placement=side"),
+        (["model.segmenter.start_stage=9"], "start_stage=9, and the vision tower has 4 stages"),
     ],
 )
 def test_training_says_what_is_wrong_before_it_starts(tmp_path, overrides, message):
@@ -58,7 +66,19 @@ def test_an_unknown_key_is_named_and_nothing_starts(tmp_path):
 
 def test_a_sweep_over_many_gpus_is_refused(tmp_path):
     printed = train("-m", "seed=1,2", *TINY, "trainer.accelerator=gpu", "trainer.devices=2", cwd=tmp_path, expect=2)
-    assert "trainer.devices=1, or start one run per job" in sentence(printed)
+    assert printed.count("trainer.devices=1, or start one run per job") == 2
+    assert "Traceback" not in printed
+
+
+def test_a_refused_job_does_not_end_a_sweep(tmp_path):
+    short = ["trainer.max_steps=1", "trainer.val_check_interval=1", "evaluate=null"]
+    sweep = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}", f"data.root={tmp_path}/data"]
+    printed = train("-m", "budget=0.001,null", *TINY, *DRAWN, *short, *sweep, cwd=tmp_path, expect=2)
+    assert "budget=0.001 cannot be met" in printed
+    assert "error: 1 jobs did not run through: job 0 (" in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "sweep" / "0" / "checkpoints").exists()
+    assert (tmp_path / "sweep" / "1" / "checkpoints" / "best.ckpt").is_file()
 
 
 def test_evaluation_says_what_is_wrong(tmp_path):

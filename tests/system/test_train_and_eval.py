@@ -8,6 +8,7 @@ from PIL import Image
 from runs import SAMPLES, TINY, evaluate, evaluate_here, run, train, train_here
 from s4eca.cli.score import score_predictions
 from s4eca.data import synthesize
+from s4eca.errors import S4ecaError
 from s4eca.evaluation.compare import compare
 from s4eca.evaluation.results import read_evaluation
 
@@ -164,3 +165,33 @@ def test_real_samples(tmp_path, monkeypatch, capsys, data, folder):
         assert scores["original"]["n_empty"] == 1
         assert scores["original"]["nonempty/n"] == 8
         assert printed.count("non-empty") == 3
+
+
+def test_at_the_side_with_kept_features_a_budget_and_an_evaluation_at_the_end(tmp_path, capsys):
+    beside = [
+        "model.segmenter.placement=side",
+        f"model.feature_cache={tmp_path}/features",
+        "budget=20",
+        "evaluate=test",
+    ]
+    epoch = ["trainer.max_steps=8", "trainer.val_check_interval=4"]  # every sample once
+    settings = [*SHORT, *DRAWN, *beside, *epoch, f"data.root={tmp_path}/data"]
+    train_here(*settings, folder=tmp_path / "run")
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("budget: ")]
+    assert "tuning.visual.width=" in line
+    assert "images" in next(line for line in printed.splitlines() if line.startswith("feature cache "))
+    about = json.loads((tmp_path / "run" / "eval" / "best_synthetic_test" / "metrics.json").read_text())["about"]
+    assert about["placement"] == about["cost"]["placement"] == "side"
+    assert about["cost"] == json.loads((tmp_path / "run" / "cost.json").read_text())
+    assert 100 * about["method_share"] == pytest.approx(20, rel=0.05)
+    with pytest.raises(S4ecaError, match="holds a run already; go on with it by resume="):
+        train_here(*settings, folder=tmp_path / "run")
+    train_here(*settings, "evaluate=null", folder=tmp_path / "again")
+    again = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("feature cache "))
+    assert "others will take" not in again, "everything is there already"
+    first, second = (
+        torch.load(tmp_path / run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for run in ("run", "again")
+    )
+    assert all(torch.equal(value, second[name]) for name, value in first.items()), "the same features, the same run"
