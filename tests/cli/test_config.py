@@ -8,6 +8,7 @@ from s4eca.cli.eval import Options, default_folder, merge, recipe
 from s4eca.errors import S4ecaError
 
 TRAINED = {
+    "model": {"lr": 1e-4, "feature_cache": "theirs"},
     "name": "trained",
     "image_size": 64,
     "data": {"_target_": "s4eca.data.SyntheticDataModule", "root": "old", "batch_size": 4, "cache": "elsewhere"},
@@ -47,9 +48,10 @@ def test_overrides_change_single_known_keys():
 
 
 def test_an_evaluation_is_the_checkpoints_config_where_nothing_is_said():
-    # but for the cache and the logger of the machine that trained, and for what would leave samples out
+    # but for the caches and the logger of the machine that trained, and for what would leave samples out
     data, trainer = {**TRAINED["data"], "cache": None}, {**TRAINED["trainer"], "limit_test_batches": 1.0}
-    assert merge(TRAINED, OmegaConf.create(NOTHING)) == {**TRAINED, "data": data, "trainer": trainer, "logger": {}}
+    changed = {"data": data, "trainer": trainer, "logger": {}, "model": {"lr": 1e-4, "feature_cache": None}}
+    assert merge(TRAINED, OmegaConf.create(NOTHING)) == {**TRAINED, **changed}
 
 
 def test_an_evaluation_changes_what_is_said():
@@ -91,14 +93,16 @@ def test_a_recipe_is_what_seeds_share_and_other_settings_change():
         **config,
         "seed": 2,
         "data": {**TRAINED["data"], "root": "new", "cache": "mine", "seed": 2},
-        "vision": {**TRAINED["vision"], "weights": "here", "seed": 2},
-        "trainer": {**TRAINED["trainer"], "devices": 2},
+        "vision": {**TRAINED["vision"], "weights": "here"},
     }
     assert recipe(elsewhere) == recipe(config)
     for changed in (
         {"model": {"lr": 2e-4}},
         {"data": {**TRAINED["data"], "batch_size": 8}},
         {"trainer": {**TRAINED["trainer"], "max_steps": 9}},
+        {"trainer": {**TRAINED["trainer"], "devices": 2}},
+        {"vision": {**TRAINED["vision"], "seed": 2}},
+        {"callbacks": {"ema": {"decay": 0.99}}},
         {"init_from": "other.ckpt"},
     ):
         assert recipe({**config, **changed}) != recipe(config)
