@@ -132,7 +132,7 @@ def test_start_stage_leaves_the_text_tower_alone():
     ("options", "message"),
     [
         ({"form": "pfeiffer"}, r"tuning\.form=pfeiffer is neither houlsby nor adaptformer"),
-        ({"width": 0}, r"tuning\.width=0 must be at least 1"),
+        ({"width": 0}, r"tuning\.width=0 must be a whole number from 1 on"),
         ({"scale": 0.1}, r"tuning\.scale=0\.1 belongs to tuning\.form=adaptformer"),
         ({"text": False, "vision": False}, r"tuning=houlsby has adapters in neither tower; set tuning\.text=true"),
     ],

@@ -126,5 +126,5 @@ def test_dropout_acts_in_training_alone():
 
 
 def test_a_width_below_one_is_refused():
-    with pytest.raises(S4ecaError, match=r"tuning\.width=0 must be at least 1"):
+    with pytest.raises(S4ecaError, match=r"tuning\.width=0 must be a whole number from 1 on"):
         Mona(width=0)

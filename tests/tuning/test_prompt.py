@@ -116,7 +116,7 @@ def test_windows_and_convolutions_are_refused(family):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokens": 0}, r"tuning\.tokens=0 must be at least 1"),
+        ({"tokens": 0}, r"tuning\.tokens=0 must be a whole number from 1 on"),
         ({"text": False}, r"tuning=prompt has prompts in neither tower; set tuning\.text=true"),
     ],
 )
