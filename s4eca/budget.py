@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from s4eca.build import Config, instantiate
@@ -86,7 +87,7 @@ def solve_budget(
         )
     keys, multiple = method.width.keys, method.width.multiple
     multiples = multiple if isinstance(multiple, tuple) else (multiple,) * len(keys)
-    configured = [_get(node, key) for key in keys]
+    configured = [OmegaConf.select(OmegaConf.create(node), key) for key in keys]
 
     def widths(units: int) -> dict[str, int]:
         first = units * multiples[0]
@@ -146,18 +147,10 @@ def _shapes(tower: AnyTower) -> AnyTower:
     return copy.deepcopy(tower, memo)
 
 
-def _get(node: Config, key: str) -> Any:
-    for part in key.split("."):
-        node = node[part]
-    return node
-
-
 def _set(node: Config, values: dict[str, int]) -> Config:
-    node = copy.deepcopy(node)
+    changed = OmegaConf.create(node)
     for key, value in values.items():
-        *path, last = key.split(".")
-        inner = node
-        for part in path:
-            inner = inner[part]
-        inner[last] = value
-    return node
+        OmegaConf.update(changed, key, value)
+    content = OmegaConf.to_container(changed)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -54,7 +55,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
     if config["evaluate"] not in (None, "val", "test"):
         raise S4ecaError(f"evaluate={config['evaluate']} is no split to end with; choose val, test or null.")
-    if resume is None and _is_first_process() and (folder / "config.yaml").exists():
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if resume is None and is_first and (folder / "config.yaml").exists():
         raise S4ecaError(
             f"{folder} holds a run already; go on with it by resume={folder}, or choose another hydra.run.dir (in a "
             "multirun, a hydra.sweep.subdir that names every key that is swept)."
@@ -69,7 +71,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
         scope = Scope(segmenter["placement"], segmenter["start_stage"])
         tuning, solved = solve_budget(config["tuning"], *towers, config["budget"], scope)
         config = {**config, "tuning": tuning}
-        if _is_first_process():
+        if is_first:
             print(solved)
     module = build_module(config, towers)
     data.tokenizer = module.segmenter.text.load_tokenizer()  # type: ignore[operator]
@@ -124,11 +126,6 @@ def evaluate_run(config: Config, trainer: Trainer, split: str) -> None:
     model = {**config["model"], "feature_cache": None}
     checkpoint = read_checkpoint(chosen[0])
     evaluate({**config, "trainer": settings, "model": model}, checkpoint, None, Options(split, pictures=2))
-
-
-def _is_first_process() -> bool:
-    """Whether this is the process that a user started, and not one that Lightning started beside it."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def environment() -> dict[str, Any]:

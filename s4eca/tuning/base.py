@@ -59,6 +59,10 @@ class Scope:
         """Returns the vision tower's steps where a method may act."""
         return [step for step in vision.steps if step.stage + 1 >= self.start_stage]
 
+    def modules(self, vision: VisionTower) -> list[nn.Module]:
+        """Returns what a method may train of the vision tower: all of it, or the blocks from `start_stage` on."""
+        return [vision] if self.start_stage == 1 else [vision.block(step.index) for step in self.steps(vision)]
+
 
 INSIDE = Scope()
 

@@ -26,8 +26,7 @@ class BitFit(TuningMethod):
     def attach(self, text: TextTower, vision: VisionTower, scope: Scope = INSIDE) -> None:
         """Makes the biases trainable."""
         super().attach(text, vision, scope)
-        blocks = [vision.block(step.index) for step in scope.steps(vision)]
-        for place in (text, *([vision] if scope.start_stage == 1 else blocks)):
+        for place in (text, *scope.modules(vision)):
             for name, parameter in place.named_parameters():
                 last = name.rpartition(".")[2]
                 if (last == "bias" or last.endswith("_bias")) and not name.endswith(KEY_BIASES):

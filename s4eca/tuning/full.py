@@ -28,11 +28,9 @@ class FullFineTuning(TuningMethod):
             S4ecaError: `text_layers` exceeds the text tower's depth.
         """
         super().attach(text, vision, scope)
-        self.first_block = next(step.index for step in scope.steps(vision))
-        if scope.start_stage == 1:
-            vision.requires_grad_(True)
-        for step in scope.steps(vision):
-            vision.block(step.index).requires_grad_(True)
+        self.scope = scope
+        for module in scope.modules(vision):
+            module.requires_grad_(True)
         if self.text_layers is None:
             text.requires_grad_(True)
             return
@@ -46,9 +44,9 @@ class FullFineTuning(TuningMethod):
 
     def set_mode(self, text: TextTower, vision: VisionTower, training: bool) -> None:
         """Trained parts follow `training`, so that dropout and stochastic depth act on them."""
-        vision.train(training and self.first_block == 0)
-        for step in vision.steps[self.first_block :]:
-            vision.block(step.index).train(training)
+        vision.eval()
+        for module in self.scope.modules(vision):
+            module.train(training)
         text.train(training and self.text_layers is None)
         for index in range(self.text_layers or 0):
             text.block(index).train(training)

@@ -24,8 +24,7 @@ class NormTuning(TuningMethod):
     def attach(self, text: TextTower, vision: VisionTower, scope: Scope = INSIDE) -> None:
         """Makes the norms trainable."""
         super().attach(text, vision, scope)
-        blocks = [vision.block(step.index) for step in scope.steps(vision)]
-        for place in (text, *([vision] if scope.start_stage == 1 else blocks)):
+        for place in (text, *scope.modules(vision)):
             for module in place.modules():
                 if isinstance(module, NORMS):
                     module.requires_grad_(True)
