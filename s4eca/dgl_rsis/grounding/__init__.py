@@ -1,0 +1,1 @@
+"""From image and words to activation maps."""
