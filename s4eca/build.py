@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import Logger
 
 from s4eca.checkpoint import AtomicCheckpointIO
 from s4eca.data.datamodule import ReferringDataModule
+from s4eca.dgl_rsis.knowledge import Knowledge, available
+from s4eca.dgl_rsis.pipeline import Pipeline
 from s4eca.errors import S4ecaError
 from s4eca.lit.referring import ReferringModule
 from s4eca.segmenter import ReferringSegmenter
@@ -50,8 +52,15 @@ def instantiate(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
 
 
 def build_data(config: Config) -> ReferringDataModule:
-    """Builds the data module."""
-    return instantiate(config["data"], "data")
+    """Builds the data module of an expression dataset.
+
+    Raises:
+        S4ecaError: data of another kind, and what `instantiate` raises.
+    """
+    data = instantiate(config["data"], "data")
+    if not isinstance(data, ReferringDataModule):
+        raise S4ecaError(f"{data.name} has no expressions; it is evaluated by eval.py model=dgl_rsis alone.")
+    return data
 
 
 def build_towers(config: Config) -> tuple[TextTower, VisionTower]:
@@ -80,6 +89,41 @@ def build_module(config: Config, towers: tuple[TextTower, VisionTower] | None = 
     module = instantiate(model, "model", segmenter=segmenter, loss=loss)
     module.config = config
     return module
+
+
+def build_pipeline(config: Config, dataset: str) -> Pipeline:
+    """Builds the training-free method.
+
+    Args:
+        config: resolved config with the groups `model`, `decoupler`, `proposer`, `clip`, `grounding` and `selector`.
+        dataset: name of the data, whose knowledge is taken where `model.knowledge` is null.
+
+    Raises:
+        S4ecaError: nothing is known of the dataset, weights that cannot be resolved, or settings that do not fit.
+    """
+    model = config["model"]
+    if model["knowledge"] is None and dataset not in available():
+        raise S4ecaError(
+            f"nothing is known of the classes of {dataset}; choose model.knowledge={'|'.join(available())} or give the"
+            " path of a YAML file like theirs."
+        )
+    knowledge = Knowledge.load(model["knowledge"] or dataset)
+    selector = instantiate(config["selector"], "selector")
+    decoupler = instantiate(config["decoupler"], "decoupler", knowledge=knowledge)
+    proposer = instantiate(config["proposer"], "proposer")
+    clip = instantiate(config["clip"], "clip")
+    shared = {"clip": clip} if config["grounding"].get("clip") == config["clip"] else {}  # loaded once
+    grounding = {name: value for name, value in config["grounding"].items() if name not in shared}
+    return Pipeline(
+        decoupler=decoupler,
+        proposer=proposer,
+        regions=instantiate(model["regions"], "model.regions", clip=clip),
+        grounding=instantiate(grounding, "grounding", **shared),
+        selector=selector,
+        knowledge=knowledge,
+        prompts=model["prompts"],
+        cache=model["cache"],
+    )
 
 
 def build_callbacks(config: Config, folder: Path) -> list[Callback]:

@@ -31,8 +31,12 @@ def aerial_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))})
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, key: str = "text") -> PreTrainedTokenizerBase:
     """Loads a tokenizer from a folder or by hub id.
+
+    Args:
+        source: the folder or id.
+        key: config key that has a `tokenizer`, for the errors' remedy.
 
     Raises:
         S4ecaError: neither a readable folder nor a reachable hub id, or a folder without a vocabulary.
@@ -43,12 +47,12 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         reason = str(error).splitlines()[0].rstrip(".")
         raise S4ecaError(
             f"the tokenizer in {source} could not be loaded ({reason}); give a folder that holds one with "
-            "text.tokenizer=PATH."
+            f"{key}.tokenizer=PATH."
         ) from error
     # beside a model's config alone transformers makes up a tokenizer of nothing but special tokens
     if not any(tokenizer.get_vocab().keys() - tokenizer.all_special_tokens):
         raise S4ecaError(
-            f"{source} holds no tokenizer with a vocabulary; give a folder that holds one with text.tokenizer=PATH."
+            f"{source} holds no tokenizer with a vocabulary; give a folder that holds one with {key}.tokenizer=PATH."
         )
     return tokenizer
 

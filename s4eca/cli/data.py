@@ -7,12 +7,14 @@ import typer
 
 from s4eca.cli.audit import audit
 from s4eca.cli.convert import convert
+from s4eca.cli.patches import patches
 from s4eca.cli.show import show
 
 data = typer.Typer(help="Datasets on disk.", no_args_is_help=True)
 data.command()(audit)
 data.command()(show)
 data.command()(convert)
+data.command()(patches)
 
 
 @data.command()

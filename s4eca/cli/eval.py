@@ -1,39 +1,28 @@
-"""Evaluation of a checkpoint: everything it needs but the base weights and the data is in the checkpoint."""
+"""Evaluation of a checkpoint: everything it needs but the base weights and the data is in the checkpoint.
+
+`model=dgl_rsis` evaluates the training-free method instead, which has none.
+"""
 
 import hashlib
 import json
-import os
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Set
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
-from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
-from s4eca.build import Config, build_data, build_loggers, build_module, build_trainer
+from s4eca.build import Config, build_data, build_module
 from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
 from s4eca.cli.config import conf_dir
+from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
+from s4eca.cli.training_free import evaluate_training_free, resolve
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.page.build import write_page
-from s4eca.evaluation.page.panels import Panel, choose_panels, save_panels
-from s4eca.evaluation.predictions import FORMATS, decode, open_writer, prediction_path
-from s4eca.evaluation.report import metrics_table, write_metrics
-from s4eca.evaluation.results import build_evaluation, write_samples
-from s4eca.evaluation.shuffle import shuffle_expressions
-from s4eca.evaluation.summary import summarise_evaluation
-from s4eca.files import make_folder
-from s4eca.lit.collecting import CollectPredictions
 from s4eca.lit.referring import ReferringModule
-from s4eca.lit.wandb_report import send_evaluation
 from s4eca.parameters import count_parameters, method_share
 
 # what a run may have otherwise without being another training
@@ -45,40 +34,8 @@ _ELSEWHERE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """What an evaluation does beside scoring.
-
-    Attributes:
-        split: `train`, `val` or `test`.
-        pictures: how many of the best, of the median and of the worst samples are drawn.
-        predictions: format in which all masks are exported (`rle`, `png` or `npz`), None for no export.
-        bootstrap: replicates of the intervals, 0 for none.
-        shuffled: a seed, to give every image another sample's expression; None for the real ones.
-    """
-
-    split: str = "test"
-    pictures: int = 6
-    predictions: str | None = None
-    bootstrap: int = 2000
-    shuffled: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.predictions is not None and self.predictions not in FORMATS:
-            raise S4ecaError(f"predictions={self.predictions} is no format; choose one of {', '.join(FORMATS)}.")
-        for name in ("pictures", "bootstrap"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise S4ecaError(f"{name}={value} cannot be; give a whole number from 0 up, 0 switches it off.")
-        if self.shuffled is not None and (type(self.shuffled) is not int or self.shuffled < 0):
-            raise S4ecaError(f"seed={self.shuffled} cannot be; give a whole number from 0 up.")
-
-
 def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, options: Options) -> dict[str, Any]:
-    """Evaluates a checkpoint under all its protocols and writes what was measured.
-
-    The folder gets `report.html`, `metrics.json`, `metrics.csv`, `samples.parquet`, `pictures/` and, where asked for,
-    the predictions; W&B gets the same where its logger is on.
+    """Evaluates a checkpoint under all its protocols and writes what was measured, see `run_evaluation`.
 
     Args:
         config: resolved config to build data and network from.
@@ -93,52 +50,14 @@ def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, option
         S4ecaError: anything the user can mend, before the first sample wherever it can be known by then.
     """
     data = build_data(config)
-    data.prepare_data()
-    data.evaluated = options.split
-    references = data.references(options.split)
-    if options.shuffled is not None:
-        references = shuffle_expressions(references, options.shuffled)
-        data.replace(options.split, references)
+    open_split(data, options)
     data.tokenizer = checkpoint.tokenizer()
     module = build_module(config)
     load_learned(module.segmenter, checkpoint)
     folder = folder or default_folder(checkpoint.path, data.name, options)
-    make_folder(folder)
-    loggers = build_loggers(config, folder)
-    collected = CollectPredictions()
-    trainer = build_trainer(config, folder, [collected], loggers)
-    with ExitStack() as stack:
-        writer = None
-        if options.predictions is not None and trainer.is_global_zero:
-            writer = stack.enter_context(open_writer(folder, options.predictions))
-        trainer.test(module, datamodule=data, verbose=False)
-        evaluation = build_evaluation(
-            describe(config, checkpoint, data, module, options), references, module.rows, module.sizes
-        )
-        summary = summarise_evaluation(evaluation, replicates=options.bootstrap)
-        if not trainer.is_global_zero:
-            return summary
-        if writer is not None:
-            for reference in references:
-                writer.add(reference.id, decode(collected.masks[reference.id]))
-    panels = [
-        Panel.read(choice, references[choice.position], decode(collected.masks[references[choice.position].id]))
-        for choice in choose_panels(evaluation, next(iter(evaluation.rows)), options.pictures)
-    ]
-    _remove_predictions(folder, keep=writer.path if writer is not None else None)
-    files = [*write_metrics(folder, summary), write_samples(folder, evaluation)]
-    files.append(write_page(folder, evaluation, summary, panels))
-    files += [writer.path] if writer is not None else []
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            send_evaluation(logger, evaluation, summary, panels, files)
-            logger.experiment.finish()  # the next evaluation of a multirun has a run of its own
-    console = Console(soft_wrap=True)
-    shuffled = ", expressions shuffled" if options.shuffled is not None else ""
-    console.print(metrics_table(summary, f"{data.name}, {options.split}{shuffled}"))
-    for path in [*files, *save_panels(folder / "pictures", panels)]:
-        console.print(os.path.relpath(path), highlight=False)
-    return summary
+    return run_evaluation(
+        config, data, module, folder, options, lambda: describe(config, checkpoint, data, module, options)
+    )
 
 
 def describe(
@@ -203,18 +122,6 @@ def _without(node: Any, keys: Set[str]) -> Any:
     return [_without(value, keys) for value in node] if isinstance(node, list) else node
 
 
-def _remove_predictions(folder: Path, keep: Path | None) -> None:
-    """Removes the masks that an earlier evaluation has left in the folder, which would pass for those of this one."""
-    for form in FORMATS:
-        path = prediction_path(folder, form)
-        if path == keep:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def merge(trained: Config, given: DictConfig) -> Config:
     """Returns the config of an evaluation: the checkpoint's, changed where the command line says something.
 
@@ -250,8 +157,13 @@ def evaluate_composed(given: DictConfig) -> float:
         given.bootstrap,
         given.seed if given.shuffle_expressions else None,
     )
+    folder = Path(given.out) if given.out else None
+    if "_target_" in given.model:
+        return evaluate_training_free(resolve(given), folder, options)
+    if given.ckpt is None:
+        raise S4ecaError("there is nothing to evaluate; give ckpt=PATH of a run, or model=dgl_rsis.")
     checkpoint = read_checkpoint(given.ckpt)
-    summary = evaluate(merge(checkpoint.config, given), checkpoint, Path(given.out) if given.out else None, options)
+    summary = evaluate(merge(checkpoint.config, given), checkpoint, folder, options)
     return summary["protocols"][next(iter(summary["protocols"]))]["mIoU"]
 
 

@@ -1,4 +1,4 @@
-"""`s4eca train|eval|score|compare|table|share|merge|data …`; the first three take Hydra overrides."""
+"""`s4eca train|eval|score|compare|table|share|merge|data|dgl …`; the first three take Hydra overrides."""
 
 import sys
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import typer
 
 from s4eca.cli.compare import compare
 from s4eca.cli.data import data
+from s4eca.cli.dgl import dgl
 from s4eca.cli.merge import merge
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.cli.score import score
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data, name="data")
+app.add_typer(dgl, name="dgl")
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

@@ -28,7 +28,8 @@ from s4eca.budget import solve_budget
 from s4eca.build import Config, build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.checkpoint import load_learned, read_checkpoint
 from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
-from s4eca.cli.eval import Options, evaluate
+from s4eca.cli.eval import evaluate
+from s4eca.cli.evaluating import Options
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.errors import S4ecaError
 from s4eca.features import plan_features
@@ -53,6 +54,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> float | N
         S4ecaError: anything the user can mend, before the first step wherever it can be known by then.
     """
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
+    if "segmenter" not in config["model"]:
+        raise S4ecaError("model=dgl_rsis is training-free; evaluate it with python eval.py model=dgl_rsis.")
     if config["evaluate"] not in (None, "val", "test"):
         raise S4ecaError(f"evaluate={config['evaluate']} is no split to end with; choose val, test or null.")
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]

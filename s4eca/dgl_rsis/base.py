@@ -35,13 +35,25 @@ class Proposer(nn.Module):
         """Returns what its result depends on beside the view."""
         raise NotImplementedError
 
+    def inputs(self, view: View) -> dict[str, Any]:
+        """Returns what else its result for a view depends on, as plain values: the content of a file, for example."""
+        return {}
+
     def propose(self, view: View) -> Proposals:
         """Returns the proposals of an image; none is not an error."""
         raise NotImplementedError
 
 
 class RegionEncoder(nn.Module):
-    """Puts regions of an image and texts into one space."""
+    """Puts regions of an image and texts into one space.
+
+    Attributes:
+        tokenizer: of its text side; data modules make their token rows by it.
+        max_tokens: longest row of sub-tokens that it reads, special tokens included.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
 
     def identity(self) -> dict[str, Any]:
         """Returns what its results depend on beside their inputs."""
@@ -57,15 +69,7 @@ class RegionEncoder(nn.Module):
 
 
 class Grounding(nn.Module):
-    """Says where in an image the words of an expression are.
-
-    Attributes:
-        tokenizer: of its text side; data modules use it too.
-        max_tokens: longest row of sub-tokens that it reads, special tokens included.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    max_tokens: int
+    """Says where in an image the words of an expression are."""
 
     def identity(self) -> dict[str, Any]:
         """Returns what its result depends on beside its inputs."""

@@ -126,7 +126,7 @@ class Proposals:
     ) -> "Proposals":
         """Packs masks (K, H, W) bool, none of them empty; without scores all are 1."""
         count, height, width = masks.shape
-        areas = masks.reshape(count, -1).sum(axis=1, dtype=np.int64)
+        areas = masks.sum(axis=(1, 2), dtype=np.int64)
         if (areas == 0).any():
             raise ValueError("a proposal without a pixel")
         boxes = np.zeros((count, 4), np.int32)

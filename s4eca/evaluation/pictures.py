@@ -1,5 +1,6 @@
 """Pictures of predictions: image, truth, prediction and their difference side by side, the expression underneath."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,21 +47,25 @@ def panel(
     factor = max(1, -(-SHORTEST_TILE // min(picture.size)))
     size = (picture.width * factor, picture.height * factor)
     drawn = draw_tiles(image, truth, prediction, size)
-    width = len(drawn) * (size[0] + MARGIN) + MARGIN
-    text_font = ImageFont.load_default(TEXT_SIZE)
-    lines = _wrap(expression, text_font, width - 2 * MARGIN)
-    if iou is not None:
-        lines.append(f"IoU {iou:.3f}" + (f" ({protocol})" if protocol else ""))
+    lines = [expression] + ([] if iou is None else [f"IoU {iou:.3f}" + (f" ({protocol})" if protocol else "")])
+    titles = {"error": "blue: missed, red: false"}
+    return lay_out({titles.get(name, name): tile for name, tile in drawn.items()}, lines)
 
+
+def lay_out(tiles: Mapping[str, Image.Image], lines: Sequence[str]) -> Image.Image:
+    """Puts pictures of equal size side by side, their names above and lines of text underneath, wrapped."""
+    size = next(iter(tiles.values())).size
+    width = len(tiles) * (size[0] + MARGIN) + MARGIN
+    text_font = ImageFont.load_default(TEXT_SIZE)
+    wrapped = [part for line in lines for part in _wrap(line, text_font, width - 2 * MARGIN)]
     top, line_height = TITLE_SIZE + 2 * MARGIN, TEXT_SIZE + MARGIN
-    canvas = Image.new("RGB", (width, top + size[1] + MARGIN + len(lines) * line_height), "white")
+    canvas = Image.new("RGB", (width, top + size[1] + MARGIN + len(wrapped) * line_height), "white")
     draw = ImageDraw.Draw(canvas)
-    for i, (name, tile) in enumerate(drawn.items()):
+    for i, (name, tile) in enumerate(tiles.items()):
         left = MARGIN + i * (size[0] + MARGIN)
-        title = "blue: missed, red: false" if name == "error" else name
-        draw.text((left, MARGIN - 2), title, "black", ImageFont.load_default(TITLE_SIZE))
+        draw.text((left, MARGIN - 2), name, "black", ImageFont.load_default(TITLE_SIZE))
         canvas.paste(tile, (left, top))
-    for i, line in enumerate(lines):
+    for i, line in enumerate(wrapped):
         draw.text((MARGIN, top + size[1] + MARGIN + i * line_height), line, "black", text_font)
     return canvas
 
@@ -82,12 +87,12 @@ def draw_tiles(
     """
     picture = _picture(image).resize(size, Image.Resampling.BICUBIC)
     truth, prediction = _array(truth), _array(prediction)
-    missed = _paint(picture, truth & ~prediction, MISSED)
+    missed = paint(picture, truth & ~prediction, MISSED)
     return {
         "image": picture,
-        "truth": _paint(picture, truth, TRUTH),
-        "prediction": _paint(picture, prediction, PREDICTION),
-        "error": _paint(missed, prediction & ~truth, FALSE),
+        "truth": paint(picture, truth, TRUTH),
+        "prediction": paint(picture, prediction, PREDICTION),
+        "error": paint(missed, prediction & ~truth, FALSE),
     }
 
 
@@ -116,7 +121,8 @@ def _picture(image: Tensor | np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(np.moveaxis(_array(image), 0, -1)))
 
 
-def _paint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
+def paint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
+    """Returns the picture with a mask (H, W) bool tinted and outlined, see `draw_tiles`."""
     # the box filter repeats pixels when it enlarges by whole factors, and averages them when it shrinks
     share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(picture.size, Image.Resampling.BOX))
     touched = Image.fromarray((share > 0).astype(np.uint8) * 255)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -15,14 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from s4eca.checkpoint import META, PREFIX, check_learned, check_network, describe
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.metrics import ReferringMetrics, protocol_scores
+from s4eca.evaluation.metrics import ReferringMetrics
 from s4eca.evaluation.protocols import PROTOCOLS
-from s4eca.evaluation.report import COLUMNS, NO_TARGET_COLUMNS
 from s4eca.features import open_features
+from s4eca.lit.scoring import ScoringModule
 from s4eca.segmenter import ReferringSegmenter
 
 
-class ReferringModule(LightningModule):
+class ReferringModule(ScoringModule):
     """AdamW, linear warm-up and polynomial decay per step; metrics under all protocols.
 
     `val/mIoU` and `val/oIoU` are those of the first protocol; every score is also logged as `val/PROTOCOL/NAME`.
@@ -42,10 +40,6 @@ class ReferringModule(LightningModule):
 
     Attributes:
         features: that cache, None where there is none.
-        scores: of the last validation or test, per protocol, as fractions.
-        rows: what they were computed from, per protocol (N, 6) int64 as in `s4eca.evaluation.metrics`, of all
-            processes, each sample once, in the dataset's order.
-        sizes: (N, 4) int64, index, height, width and pixels of the truth of each sample's image file.
     """
 
     def __init__(
@@ -61,20 +55,15 @@ class ReferringModule(LightningModule):
         feature_cache: str | Path | None = None,
         feature_dtype: str = "bf16",
     ) -> None:
-        super().__init__()
+        super().__init__(protocols)
         self.segmenter, self.loss = segmenter, loss
         self.features = open_features(feature_cache, segmenter.runner, feature_dtype)
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.poly_power = warmup_steps, poly_power
         self.config = dict(config or {})
-        self.primary = protocols[0]
         self.val_metrics = ReferringMetrics(protocols)
-        self.test_metrics = ReferringMetrics(protocols)
         # frozen weights are missing from checkpoints; `on_load_checkpoint` is strict on everything else
         self.strict_loading = False
-        self.scores: dict[str, dict[str, float]] = {}
-        self.rows: dict[str, np.ndarray] = {}
-        self.sizes = np.zeros((0, 4), np.int64)
         self._meta: dict[str, Any] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
@@ -107,22 +96,7 @@ class ReferringModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of the validation split."""
-        self._log_scores("val", self.val_metrics)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the scores of the evaluated split."""
-        self._log_scores("test", self.test_metrics)
-
-    def _log_scores(self, stage: str, metrics: ReferringMetrics) -> None:
-        self.rows, self.sizes = metrics.gathered()
-        metrics.reset()
-        self.scores = scores = {name: protocol_scores(rows, name) for name, rows in self.rows.items()}
-        # every process has the same scores; without sync_dist Lightning warns of each that it might not
-        for protocol, values in scores.items():
-            for name in (*COLUMNS, *(NO_TARGET_COLUMNS if values["n_no_target"] else ())):
-                self.log(f"{stage}/{protocol}/{name}", values[name], sync_dist=True)
-        for name in ("mIoU", "oIoU"):
-            self.log(f"{stage}/{name}", scores[self.primary][name], prog_bar=True, sync_dist=True)
+        self.log_scores("val", self.val_metrics)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns AdamW over what is learned, and its schedule per optimiser step.

@@ -75,11 +75,11 @@ def from_open_clip(where: str, state: dict[str, Tensor], activation: str) -> tup
     translated: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if not BESIDE.fullmatch(name):
-            translated.update(_translate(name, tensor))
+            translated.update(translate_layer(name, tensor))
     return fields, translated
 
 
-def _translate(name: str, tensor: Tensor) -> dict[str, Tensor]:
+def translate_layer(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """Returns one tensor under transformers' name, or three where open_clip stacks query, key and value."""
     stacked = re.fullmatch(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", name)
     if stacked and tensor.shape[0] % 3 == 0:

@@ -4,7 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from s4eca.cli.config import apply_overrides, conf_dir, run_folder
-from s4eca.cli.eval import Options, default_folder, merge, recipe
+from s4eca.cli.eval import default_folder, merge, recipe
+from s4eca.cli.evaluating import Options
 from s4eca.errors import S4ecaError
 
 TRAINED = {

@@ -230,7 +230,8 @@ def _draw(panel: Panel, side: int) -> dict[str, Image.Image]:
     # small images grow by whole factors, which keeps their pixels square and even
     scale = side / longest if longest > side else side // longest
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return draw_tiles(np.moveaxis(panel.image, -1, 0), panel.truth, panel.prediction, size)
+    tiles = draw_tiles(np.moveaxis(panel.image, -1, 0), panel.truth, panel.prediction, size)
+    return tiles | {name: step.resize(size, Image.Resampling.BICUBIC) for name, step in panel.steps.items()}
 
 
 def _encode(picture: Image.Image, quality: int) -> Tile:

@@ -1,17 +1,18 @@
 """Which samples a report shows: the best, the median and the worst, with what is needed to draw them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from s4eca.data.dataset import read_image
 from s4eca.data.references import Reference
 from s4eca.data.resize import resize_mask
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import AREA, INTERSECTION, NO_TARGET, UNION
-from s4eca.evaluation.pictures import panel
+from s4eca.evaluation.pictures import lay_out, panel
 from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.evaluation.results import Evaluation, SampleInfo
 
@@ -46,12 +47,14 @@ class Panel:
         image: (H, W, 3) uint8, RGB.
         truth: (H, W) bool.
         prediction: (H, W) bool.
+        steps: pictures of how the mask was found, by name; all of one size, none for a trained network.
     """
 
     choice: Choice
     image: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
+    steps: Mapping[str, Image.Image] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("truth", "prediction"):
@@ -63,7 +66,13 @@ class Panel:
                 )
 
     @classmethod
-    def read(cls, choice: Choice, reference: Reference, prediction: np.ndarray) -> "Panel":
+    def read(
+        cls,
+        choice: Choice,
+        reference: Reference,
+        prediction: np.ndarray,
+        steps: Mapping[str, Image.Image] | None = None,
+    ) -> "Panel":
         """Reads image and truth of a chosen sample from the dataset.
 
         A truth of another size than its image is resized to it, as in `ReferenceDataset`.
@@ -72,6 +81,7 @@ class Panel:
             choice: the sample.
             reference: the same sample in the dataset.
             prediction: (H, W) bool at the image's size.
+            steps: see above.
 
         Raises:
             S4ecaError: a file cannot be decoded, or the prediction is of another size.
@@ -79,7 +89,7 @@ class Panel:
         image = read_image(reference.image, reference.id)
         truth = reference.mask.decode()
         size = (image.shape[0], image.shape[1])
-        return cls(choice, image, truth if truth.shape == size else resize_mask(truth, size), prediction)
+        return cls(choice, image, truth if truth.shape == size else resize_mask(truth, size), prediction, steps or {})
 
 
 def choose_panels(evaluation: Evaluation, protocol: str, count: int) -> list[Choice]:
@@ -123,7 +133,10 @@ def choose_panels(evaluation: Evaluation, protocol: str, count: int) -> list[Cho
 
 
 def save_panels(folder: Path, panels: Sequence[Panel]) -> list[Path]:
-    """Writes each panel as `GROUP_NUMBER_POSITION.png`, numbered from 1 within its group, and returns the paths."""
+    """Writes each panel as `GROUP_NUMBER_POSITION.png`, numbered from 1 within its group, and returns the paths.
+
+    Where a panel has steps, they are beside it in `GROUP_NUMBER_POSITION_steps.png`.
+    """
     for group in GROUPS:  # those of an earlier evaluation would pass for this one's
         for old in folder.glob(f"{group}_*.png"):
             old.unlink()
@@ -139,4 +152,8 @@ def save_panels(folder: Path, panels: Sequence[Panel]) -> list[Path]:
         path = folder / f"{choice.group}_{numbers[choice.group]}_{choice.position:06d}.png"
         picture.save(path)
         paths.append(path)
+        if item.steps:
+            path = path.with_name(f"{path.stem}_steps.png")
+            lay_out(item.steps, [choice.sample.expression]).save(path)
+            paths.append(path)
     return paths

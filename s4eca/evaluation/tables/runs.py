@@ -92,6 +92,8 @@ def read_run(file: Path) -> Run:
     about, protocols = (content.get(key) if isinstance(content, dict) else None for key in ("about", "protocols"))
     if not isinstance(about, dict) or not all(isinstance(about.get(key), str) for key in ("dataset", "split")):
         raise S4ecaError(f"{file} does not say which dataset and split it is of ('about'): {again}.")
+    if content.get("task") == "semantic":
+        raise S4ecaError(f"{file} scores label maps, and tables are of expressions: leave it out.")
     if not isinstance(protocols, dict) or not protocols:
         raise S4ecaError(f"{file} has no scores ('protocols'): {again}.")
     for protocol, values in protocols.items():

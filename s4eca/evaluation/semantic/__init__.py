@@ -1,0 +1,1 @@
+"""Scores and reports of semantic segmentation, where every pixel has a class."""

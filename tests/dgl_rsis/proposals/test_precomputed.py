@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from s4eca.dgl_rsis.parts import View
+from s4eca.dgl_rsis.proposals.precomputed import Precomputed
+from s4eca.errors import S4ecaError
+
+
+def view(height=20, width=30):
+    return View(np.zeros((height, width, 3), np.uint8), "key", "P1")
+
+
+def two_masks():
+    masks = np.zeros((3, 20, 30), np.uint8)
+    masks[0, 2:8, 3:9] = 1
+    masks[1, 10:18, 10:25] = 255
+    return masks  # the third is empty
+
+
+def test_npz_and_json_give_the_same(tmp_path):
+    masks, scores = two_masks(), np.array([0.2, 0.7, 0.9])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    np.savez(tmp_path / "a" / "P1.npz", masks=masks, scores=scores)
+    rows = []
+    for mask, score in zip(masks, scores, strict=True):
+        rle = coco.encode(np.asfortranarray((mask > 0).astype(np.uint8)))
+        rows.append({"size": rle["size"], "counts": rle["counts"].decode(), "score": score})
+    (tmp_path / "b" / "P1.json").write_text(json.dumps(rows))
+    for folder in ("a", "b"):
+        found = Precomputed(str(tmp_path / folder)).propose(view())
+        np.testing.assert_array_equal(found.masks(), masks[[1, 0]] > 0)
+        np.testing.assert_allclose(found.scores, [0.7, 0.2], rtol=1e-6)
+
+
+def test_other_sizes_are_fitted(tmp_path):
+    np.savez(tmp_path / "P1.npz", masks=two_masks())
+    found = Precomputed(str(tmp_path)).propose(view(40, 60))
+    np.testing.assert_array_equal(found.mask(0), np.kron(two_masks()[0], np.ones((2, 2))) > 0)
+
+
+def test_inputs_follow_the_content(tmp_path):
+    proposer = Precomputed(str(tmp_path))
+    np.savez(tmp_path / "P1.npz", masks=two_masks())
+    before = proposer.inputs(view())
+    assert proposer.inputs(view()) == before
+    np.savez(tmp_path / "P1.npz", masks=two_masks()[:1])
+    assert proposer.inputs(view()) != before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"masks": np.zeros((1, 20, 30))},
+        {"other": np.zeros(1)},
+        {"masks": np.array([{}], dtype=object)},
+        {"masks": two_masks(), "scores": np.ones(2)},
+        {"masks": two_masks(), "scores": np.full(3, np.nan)},
+    ],
+)
+def test_bad_files_are_named(tmp_path, content):
+    np.savez(tmp_path / "P1.npz", **content)
+    with pytest.raises(S4ecaError, match=r"P1\.npz cannot be read"):
+        Precomputed(str(tmp_path)).propose(view())
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(S4ecaError, match=r"proposer\.folder"):
+        Precomputed(str(tmp_path / "none"))
+    with pytest.raises(S4ecaError, match=r"P1\.npz nor P1\.json"):
+        Precomputed(str(tmp_path)).propose(view())
+    (tmp_path / "P1.json").write_text("{")
+    with pytest.raises(S4ecaError, match="cannot be read"):
+        Precomputed(str(tmp_path)).propose(view())
