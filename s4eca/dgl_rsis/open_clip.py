@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from s4eca.errors import S4ecaError
-from s4eca.towers.open_clip import HEAD_WIDTH, translate_layer, from_open_clip
+from s4eca.towers.open_clip import HEAD_WIDTH, from_open_clip, translate_layer
 
 # heads of open_clip's larger image towers (ViT-H, ViT-g, ViT-bigG) are wider than 64, by the tower's width
 WIDER_HEADS = {1280: 80, 1408: 88, 1664: 104}

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import fake_isaid
+from dgl_rsis.stand_ins import view
 from runs import ROOT, evaluate_here
 from s4eca.build import build_pipeline
 from s4eca.cli.training_free import recipe, resolve

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 _RING = np.ones((5, 5), np.uint8)  # two pixels around a region
-_SIDE = 64  # crops are thinned to about this side before they are scored
+_EDGE = np.ones((3, 3), np.uint8)
+_SIDE = 128  # crops are thinned to about this side before they are scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +23,11 @@ class Tree:
     ranks: np.ndarray
     spans: np.ndarray
 
-    def mask(self, region: int) -> np.ndarray:
-        """Returns a region's mask (H, W) bool."""
+    def mask(self, region: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
+        """Returns a region's mask (H, W) bool, or what a window shows of it."""
         first, end = self.spans[region]
-        return (self.ranks >= first) & (self.ranks < end)
+        ranks = self.ranks[window]
+        return (ranks >= first) & (ranks < end)
 
 
 def merge_tree(labels: np.ndarray, colour: np.ndarray, size_power: float = 0.15) -> Tree:
@@ -101,34 +103,63 @@ def region_boxes(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(boxes), total[tree.spans[:, 1]] - total[tree.spans[:, 0]]
 
 
-def objectness(mask: np.ndarray, box: np.ndarray, colour: np.ndarray) -> float:
-    """Returns how much a region looks like an object of its own: contrast · solidity², a fixed formula of ours.
-
-    Contrast is the lower quartile, over a ring two pixels wide, of the distance to the mean colour, at most 40:
-    it is high only where nearly all of the surroundings differ. Solidity is the share of the convex hull that the
-    region fills.
-
-    Args:
-        mask: (H, W) bool.
-        box: of it.
-        colour: (H, W, 3) Lab.
-    """
+def window_of(box: np.ndarray) -> tuple[slice, slice]:
+    """Returns rows and columns of a box x0, y0, x1, y1 and 3 pixels around it, thinned where it is large."""
     x0, y0, x1, y1 = (int(side) for side in box)
     step = max(x1 - x0, y1 - y0) // _SIDE + 1
-    rows, columns = slice(max(y0 - 3, 0), y1 + 3, step), slice(max(x0 - 3, 0), x1 + 3, step)
-    inside = np.ascontiguousarray(mask[rows, columns])
-    pixels = inside.view(np.uint8)
+    return slice(max(y0 - 3, 0), y1 + 3, step), slice(max(x0 - 3, 0), x1 + 3, step)
+
+
+def objectness(inside: np.ndarray, area: int, colour: np.ndarray) -> float:
+    """Returns how much a region looks like an object of its own, a fixed formula of ours.
+
+    It is `contrast · solidity³ · area^0.75 / sqrt((spread + 3) · elongation)`. Contrast is the lower quartile, over a
+    ring two pixels wide, of the distance to the mean colour: it is high only where nearly all of the surroundings
+    differ. Solidity is the share of the convex hull that the region fills, spread the mean distance of its own pixels
+    to their mean colour, elongation the ratio of the sides of the smallest rectangle around it.
+
+    Args:
+        inside: (h, w) bool, its mask in a window.
+        area: its pixels in the whole image.
+        colour: (h, w, 3) Lab, of the window.
+    """
+    pixels = inside.astype(np.uint8)
     ring = cv2.dilate(pixels, _RING) > pixels
     if not ring.any() or not inside.any():
         return 0.0
-    crop = colour[rows, columns]
-    distance = np.sqrt(np.square(crop[ring] - crop[inside].mean(axis=0)).sum(axis=1))
-    quartile = float(np.partition(distance, len(distance) // 4)[len(distance) // 4])
-    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = cv2.convexHull(np.concatenate(outlines))
+    mean = colour[inside].mean(axis=0)
+    around, within = (np.sqrt(np.square(colour[part] - mean).sum(axis=1)) for part in (ring, inside))
+    contrast = float(np.partition(around, len(around) // 4)[len(around) // 4])
+    hull = cv2.convexHull(_outline(pixels))
     # the hull runs through the pixels' centres: half a pixel all around is missing
     filled = cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2 + 1
-    return min(quartile, 40.0) * min(float(np.count_nonzero(inside)) / filled, 1.0) ** 2
+    solidity = min(float(np.count_nonzero(inside)) / filled, 1.0)
+    sides = cv2.minAreaRect(hull)[1]
+    elongation = (max(sides) + 1) / (min(sides) + 1)
+    return contrast * solidity**3 * area**0.75 / float(np.sqrt((within.mean() + 3) * elongation))
+
+
+def complete(mask: np.ndarray, solidity: float = 0.8) -> np.ndarray:
+    """Returns a region as the object that it is likely to be: without holes, and grown by the pixel of its edge.
+
+    Windows, shadows and markings leave holes and notches in a region, and the mixed pixels of an edge belong to no
+    segment. A region that fills at least the given share of its convex hull becomes the hull. Our choice.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        solidity: that share.
+    """
+    pixels = mask.astype(np.uint8)
+    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros_like(pixels), outlines, -1, 1, cv2.FILLED)
+    hull = cv2.fillConvexPoly(np.zeros_like(pixels), cv2.convexHull(np.concatenate(outlines)), 1)
+    whole = hull if mask.sum() >= solidity * hull.sum() else filled
+    return cv2.dilate(whole, _EDGE).astype(bool)
+
+
+def _outline(pixels: np.ndarray) -> np.ndarray:
+    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.concatenate(outlines)
 
 
 def _neighbours(labels: np.ndarray) -> list[tuple[int, int]]:

@@ -6,26 +6,32 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb, slic
+from torchvision.ops import nms
 
 from s4eca.dgl_rsis.base import Proposer
 from s4eca.dgl_rsis.parts import Proposals, View
-from s4eca.dgl_rsis.proposals.merging import merge_tree, objectness, region_boxes
-from s4eca.dgl_rsis.proposals.screens import check_screens, nothing, screen
+from s4eca.dgl_rsis.proposals.merging import complete, merge_tree, objectness, region_boxes, window_of
+from s4eca.dgl_rsis.proposals.screens import check_screens, nothing
 from s4eca.errors import S4ecaError
 
 
 class Superpixels(Proposer):
-    """Segments of an image at reduced size, all regions of their merge tree, scored by `objectness` and screened.
+    """Segments of an image, all regions of their merge tree, scored by `objectness`; the best become proposals.
+
+    Of regions whose boxes overlap the best is taken, and then made whole by `complete`. The settings were chosen on
+    small objects, see `docs/dgl_rsis.md`.
 
     Args:
         max_side: the longer side at which it works, in pixels; smaller images stay as they are.
-        min_area: in pixels of the image, see `screen`, as the four below.
-        max_share: see `screen`.
-        max_components: see `screen`.
-        nms_iou: see `screen`.
-        limit: see `screen`.
+        min_area: fewest pixels of the image that a region has.
+        max_share: largest share of the image.
+        extent: least share of its box that a region fills.
+        box_iou: most that the boxes of two proposals overlap.
+        weight: of the scores, against other proposers' in a union.
+        limit: most proposals.
 
     Raises:
         S4ecaError: a setting makes no sense.
@@ -33,25 +39,25 @@ class Superpixels(Proposer):
 
     def __init__(
         self,
-        max_side: int = 400,
-        min_area: int = 16,
+        max_side: int = 800,
+        min_area: int = 60,
         max_share: float = 0.25,
-        max_components: int | None = None,
-        nms_iou: float = 0.5,
-        limit: int | None = 100,
+        extent: float = 0.3,
+        box_iou: float = 0.2,
+        weight: float = 1.0,
+        limit: int = 100,
     ) -> None:
         super().__init__()
         if max_side < 16:
             raise S4ecaError(f"proposer.max_side={max_side} must be at least 16 pixels.")
-        self.max_side = max_side
-        self.screens: dict[str, Any] = {
-            "min_area": min_area,
-            "max_share": max_share,
-            "max_components": max_components,
-            "nms_iou": nms_iou,
-            "limit": limit,
-        }
-        check_screens(**self.screens)
+        for name, value in (("extent", extent), ("box_iou", box_iou)):
+            if not 0 <= value <= 1:
+                raise S4ecaError(f"proposer.{name}={value} must lie between 0 and 1.")
+        if weight <= 0:
+            raise S4ecaError(f"proposer.weight={weight} must be above 0.")
+        check_screens(min_area=min_area, max_share=max_share, max_components=None, nms_iou=1.0, limit=limit)
+        self.max_side, self.min_area, self.max_share = max_side, min_area, max_share
+        self.extent, self.box_iou, self.weight, self.limit = extent, box_iou, weight, limit
 
     def segment(self, image: np.ndarray) -> list[np.ndarray]:
         """Returns label maps (H, W) of an RGB image, numbered from 0 without gaps."""
@@ -62,14 +68,13 @@ class Superpixels(Proposer):
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """Returns all settings and the version of scikit-image."""
+        """Returns all settings and the versions of the libraries."""
+        shared = ("max_side", "min_area", "max_share", "extent", "box_iou", "weight", "limit")
         return {
-            "superpixels": 1,
-            "library": version("scikit-image"),
-            "opencv": cv2.__version__,
-            "max_side": self.max_side,
+            "superpixels": 2,
+            "libraries": [version("scikit-image"), cv2.__version__],
+            **{name: getattr(self, name) for name in shared},
             **self.settings(),
-            **self.screens,
         }
 
     def propose(self, view: View) -> Proposals:
@@ -79,33 +84,29 @@ class Superpixels(Proposer):
         small = (max(1, round(height * factor)), max(1, round(width * factor)))
         image = cv2.resize(view.image, small[::-1], interpolation=cv2.INTER_AREA) if factor < 1 else view.image
         colour = rgb2lab(image).astype(np.float32)
-        least = self.screens["min_area"] * factor**2
-        most = self.screens["max_share"] * small[0] * small[1]
-        masks, scores = [], []
-        for labels in self.segment(image):
-            tree = merge_tree(labels, colour)
-            boxes, areas = region_boxes(tree)
-            for region in np.flatnonzero((areas >= least) & (areas <= most)).tolist():
-                mask = tree.mask(region)
-                masks.append(np.packbits(mask))
-                scores.append(objectness(mask, boxes[region], colour))
-        if not masks:
+        trees = [merge_tree(labels, colour) for labels in self.segment(image)]
+        places, boxes, scores = [], [], []
+        for number, tree in enumerate(trees):
+            around, areas = region_boxes(tree)
+            sides = around[:, 2:] - around[:, :2]
+            large = (areas >= self.min_area * factor**2) & (areas <= self.max_share * small[0] * small[1])
+            for region in np.flatnonzero(large & (areas >= self.extent * sides.prod(axis=1))).tolist():
+                window = window_of(around[region])
+                places.append((number, region))
+                boxes.append(around[region])
+                scores.append(objectness(tree.mask(region, window), int(areas[region]), colour[window]))
+        if not places:
             return nothing(view.size)
-        bits = np.stack(masks)
-        unpacked = np.unpackbits(bits, axis=1, count=small[0] * small[1]).view(bool).reshape(-1, *small)
-        found = Proposals.from_masks(unpacked, np.array(scores), type(self).__name__.lower())
-        kept = screen(found, **{**self.screens, "min_area": 1})
-        if not len(kept):
-            return nothing(view.size)
-        grown = np.stack(
-            [
+        corners, values = torch.tensor(np.stack(boxes), dtype=torch.float32), torch.tensor(scores)
+        kept = nms(corners, values, self.box_iou)[: self.limit].tolist()
+        masks = [complete(trees[number].mask(region)) for number, region in (places[place] for place in kept)]
+        if factor < 1:
+            masks = [
                 cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-                for mask in kept.masks()
+                for mask in masks
             ]
-        )
-        visible = grown.any(axis=(1, 2))
-        final = Proposals.from_masks(grown[visible], kept.scores[visible], type(self).__name__.lower())
-        return screen(final, **self.screens)
+        best = self.weight * np.array([scores[place] for place in kept])
+        return Proposals.from_masks(np.stack(masks), best, type(self).__name__.lower())
 
 
 class Felzenszwalb(Superpixels):
@@ -122,7 +123,7 @@ class Felzenszwalb(Superpixels):
     """
 
     def __init__(
-        self, scales: Sequence[float] = (800,), sigma: float = 0.4, min_size: int = 16, **screens: Any
+        self, scales: Sequence[float] = (200,), sigma: float = 0.5, min_size: int = 20, **screens: Any
     ) -> None:
         super().__init__(**screens)
         if not scales or min(scales) <= 0:
@@ -155,7 +156,7 @@ class Slic(Superpixels):
         S4ecaError: a setting makes no sense.
     """
 
-    def __init__(self, segments: int = 1500, compactness: float = 10.0, **screens: Any) -> None:
+    def __init__(self, segments: int = 4000, compactness: float = 10.0, **screens: Any) -> None:
         super().__init__(**screens)
         if segments < 2 or compactness <= 0:
             raise S4ecaError(
