@@ -27,7 +27,7 @@ from s4eca.cli.dgl_scenes import device_of, list_scenes
 from s4eca.dgl_rsis.pipeline import Pipeline
 
 PRESETS = {
-    "tiny": ["model=dgl_rsis_tiny", "data=synthetic", "data.train=0", "data.val=0"],
+    "tiny": ["model=dgl_rsis_tiny", "data=synthetic", "data.train=1", "data.val=1", "data.test=8"],
     "base": [
         "model=dgl_rsis",
         "clip.weights=random",

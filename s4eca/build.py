@@ -9,6 +9,7 @@ from hydra.errors import InstantiationException
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from s4eca.checkpoint import AtomicCheckpointIO
 from s4eca.data.datamodule import ReferringDataModule
@@ -91,12 +92,13 @@ def build_module(config: Config, towers: tuple[TextTower, VisionTower] | None = 
     return module
 
 
-def build_pipeline(config: Config, dataset: str) -> Pipeline:
+def build_pipeline(config: Config, dataset: str, expressions: bool = True) -> Pipeline:
     """Builds the training-free method.
 
     Args:
         config: resolved config with the groups `model`, `decoupler`, `proposer`, `clip`, `grounding` and `selector`.
         dataset: name of the data, whose knowledge is taken where `model.knowledge` is null.
+        expressions: whether there are any; label maps need no grounding model.
 
     Raises:
         S4ecaError: nothing is known of the dataset, weights that cannot be resolved, or settings that do not fit.
@@ -118,7 +120,7 @@ def build_pipeline(config: Config, dataset: str) -> Pipeline:
         decoupler=decoupler,
         proposer=proposer,
         regions=instantiate(model["regions"], "model.regions", clip=clip),
-        grounding=instantiate(grounding, "grounding", **shared),
+        grounding=instantiate(grounding, "grounding", **shared) if expressions else None,
         selector=selector,
         knowledge=knowledge,
         prompts=model["prompts"],
@@ -159,6 +161,14 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
 
 def build_trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     """Builds the trainer; it writes into `folder` only, and checkpoints atomically."""
+    try:
+        return _trainer(config, folder, callbacks, loggers)
+    except (ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise S4ecaError(f"the config under trainer cannot be had here: {reason}.") from error
+
+
+def _trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     return instantiate(
         config["trainer"],
         "trainer",

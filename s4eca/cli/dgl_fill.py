@@ -11,6 +11,7 @@ from s4eca.build import build_pipeline, instantiate
 from s4eca.cli.config import conf_dir, plain
 from s4eca.cli.dgl_scenes import Scene, device_of, list_scenes, parse_shard
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
+from s4eca.data.datamodule import ReferringDataModule
 from s4eca.dgl_rsis.pipeline import Pipeline, noun_phrase
 from s4eca.dgl_rsis.stages import STAGES
 from s4eca.errors import S4ecaError
@@ -30,7 +31,8 @@ def fill_stages(given: DictConfig) -> None:
         raise S4ecaError(f"stages={config['stages']} names no stage or an unknown one; choose of {', '.join(STAGES)}.")
     first, every = parse_shard(config["shard"])
     data = instantiate(config["data"], "data")
-    pipeline = build_pipeline(config, data.name).to(device_of(config["accelerator"]))
+    expressions = isinstance(data, ReferringDataModule)
+    pipeline = build_pipeline(config, data.name, expressions).to(device_of(config["accelerator"]))
     scenes = list_scenes(data, config["split"], pipeline.proposer.needs_truth)[first::every]
     stages = pipeline.stages
     start = time.perf_counter()

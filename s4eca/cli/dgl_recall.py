@@ -16,7 +16,7 @@ from s4eca.cli.dgl_scenes import device_of
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.dgl_rsis.proposals.recall import Recall, best_iou
 from s4eca.dgl_rsis.stages import Stages
-from s4eca.files import write_text
+from s4eca.evaluation.report import dump_metrics
 from s4eca.lit.dgl_rsis import look
 
 
@@ -44,7 +44,7 @@ def measure_recall(given: DictConfig) -> float:
         table.add_row(name, json.dumps(value))
     Console(soft_wrap=True).print(table)
     if config["out"] is not None:
-        write_text(Path(config["out"]), json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+        dump_metrics(Path(config["out"]), dataclasses.asdict(found))
     return found.mean_best_iou
 
 

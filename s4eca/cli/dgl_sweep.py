@@ -57,7 +57,8 @@ def sweep_settings(given: DictConfig) -> float:
     writer.writerow([*config["space"], "mIoU", "oIoU", "fallbacks"])
     writer.writerows([*trial.settings.values(), trial.miou, trial.oiou, trial.fallbacks] for trial in trials)
     write_text(Path(config["out"]), stream.getvalue())
-    table = Table(title=f"{data.name}, {config['split']}: the best of {len(trials)} settings", title_justify="left")
+    title = f"{data.name}, {config['split']}: {config['model']['title']}, the best of {len(trials)} settings"
+    table = Table(title=title, title_justify="left")
     for name in (*config["space"], "mIoU", "oIoU"):
         table.add_column(name, justify="right")
     for trial in trials[:10]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import Config, build_data, build_module
@@ -158,7 +160,14 @@ def evaluate_composed(given: DictConfig) -> float:
         given.seed if given.shuffle_expressions else None,
     )
     folder = Path(given.out) if given.out else None
-    if "_target_" in given.model:
+    if folder and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise S4ecaError("the evaluations of a multirun would write over one another; leave out `out`.")
+    target = given.model.get("_target_")
+    if target is None and given.get("variant"):
+        raise S4ecaError(f"ablation={given.variant} is of the training-free model; give model=dgl_rsis with it.")
+    if target not in (None, "s4eca.lit.dgl_rsis.DglRsis"):
+        raise S4ecaError(f"model={given.model.get('name', 'referring')} is trained; give ckpt=PATH of a run instead.")
+    if target is not None:
         return evaluate_training_free(resolve(given), folder, options)
     if given.ckpt is None:
         raise S4ecaError("there is nothing to evaluate; give ckpt=PATH of a run, or model=dgl_rsis.")

@@ -74,6 +74,7 @@ def run_evaluation(
     options: Options,
     about: Callable[[], dict[str, Any]],
     explain: Callable[[int], Mapping[str, Image.Image]] | None = None,
+    heading: str = "",
 ) -> dict[str, Any]:
     """Runs a split through a module and writes what was measured.
 
@@ -88,6 +89,7 @@ def run_evaluation(
         options: split and extras.
         about: what the numbers belong to; asked when the test is through.
         explain: returns pictures of how the mask of a sample was found, by its position in the split.
+        heading: what the printed table is headed with, beside data and split.
 
     Returns:
         The content of `metrics.json`.
@@ -112,6 +114,7 @@ def run_evaluation(
         if writer is not None:
             for reference in references:
                 writer.add(reference.id, decode(collected.masks[reference.id]))
+    module.to(trainer.strategy.root_device)  # the test has moved it off, and `explain` runs it once more
     panels = [
         Panel.read(
             choice,
@@ -131,7 +134,8 @@ def run_evaluation(
             logger.experiment.finish()  # the next evaluation of a multirun has a run of its own
     console = Console(soft_wrap=True)
     shuffled = ", expressions shuffled" if options.shuffled is not None else ""
-    console.print(metrics_table(summary, f"{data.name}, {options.split}{shuffled}"))
+    heading = f"{data.name}, {options.split}{shuffled}" + (f": {heading}" if heading else "")
+    console.print(metrics_table(summary, heading))
     for path in [*files, *save_panels(folder / "pictures", panels)]:
         console.print(os.path.relpath(path), highlight=False)
     return summary

@@ -1,27 +1,30 @@
 """`eval.py model=dgl_rsis …`: evaluation of a method that has no checkpoint."""
 
-import hashlib
-import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 import transformers
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import s4eca
 from s4eca.build import Config, build_loggers, build_pipeline, build_trainer, instantiate
+from s4eca.cache import digest
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.semantic.datamodule import SemanticDataModule
 from s4eca.data.semantic.palette import ISAID_COLOURS
 from s4eca.dgl_rsis.pictures import draw_steps
+from s4eca.dgl_rsis.pipeline import Pipeline
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.semantic.metric import summarise_semantic
 from s4eca.evaluation.semantic.page import write_semantic_page
@@ -30,8 +33,7 @@ from s4eca.evaluation.semantic.report import semantic_tables, write_semantic_met
 from s4eca.files import make_folder
 from s4eca.lit.dgl_labels import DglLabels
 from s4eca.lit.dgl_rsis import DglRsis, look
-
-STATED = "our re-implementation; what the paper's abstracts leave open is our choice"
+from s4eca.weights import describe_source
 
 
 def resolve(given: DictConfig) -> Config:
@@ -54,8 +56,17 @@ def resolve(given: DictConfig) -> Config:
     config: Config = {str(key): value for key, value in content.items()}
     trainer = {"_target_": "lightning.pytorch.Trainer", "accelerator": "auto", "devices": 1, "precision": "32-true"}
     config["trainer"] = trainer | {name: value for name, value in config["trainer"].items() if value is not None}
-    config["name"] = config["name"] or config["model"]["name"]
+    if str(config["trainer"]["precision"]) not in ("32-true", "32"):
+        raise S4ecaError("a training-free model runs in fp32, as what it keeps was made; leave out trainer.precision.")
     return config
+
+
+def name_of(config: Config) -> tuple[str, str]:
+    """Returns what an evaluation is called in the folder under `outputs`, and where its numbers are shown."""
+    name, title = config["model"]["name"], config["model"]["title"]
+    if config.get("variant"):
+        name, title = f"{name}_{config['variant']}", f"{title}, {config['variant']}"
+    return (config["name"], f"{config['name']}: {title}") if config["name"] else (name, title)
 
 
 def evaluate_training_free(config: Config, folder: Path | None, options: Options) -> float:
@@ -88,9 +99,9 @@ def evaluate_training_free(config: Config, folder: Path | None, options: Options
             "resize": data.resize,
             "tuning": "none, training-free",
         }
-        return describe(config, data, options) | facts | module.summary()
+        return describe(config, data, pipeline, options) | facts | module.summary()
 
-    summary = run_evaluation(config, data, module, folder, options, about, explain)
+    summary = run_evaluation(config, data, module, folder, options, about, explain, name_of(config)[1])
     return summary["protocols"][module.primary]["mIoU"]
 
 
@@ -118,35 +129,41 @@ def evaluate_labels(config: Config, data: SemanticDataModule, folder: Path, opti
         raise S4ecaError(f"{data.name} has label maps: predictions=… and shuffle_expressions=true are for expressions.")
     data.evaluated = options.split
     data.setup("test")
-    pipeline = build_pipeline(config, data.name)
+    pipeline = build_pipeline(config, data.name, expressions=False)
     module = DglLabels(pipeline, config["model"]["labels"], data.labels, options.pictures)
     make_folder(folder)
     loggers = build_loggers(config, folder)
     trainer = build_trainer(config, folder, [], loggers)
     trainer.test(module, datamodule=data, verbose=False)
-    about = describe(config, data, options) | data.facts() | module.summary()
+    about = describe(config, data, pipeline, options) | data.facts() | module.summary()
     summary = summarise_semantic(module.scores, about, data.labels, module.images)
     if trainer.is_global_zero:
         files = [*write_semantic_metrics(folder, summary)]
         files.append(write_semantic_page(folder, summary, module.gallery.pictures, ISAID_COLOURS))
         files += save_pictures(folder / "pictures", module.gallery.pictures, ISAID_COLOURS)
         console = Console(soft_wrap=True)
-        console.print(semantic_tables(summary, f"{data.name}, {options.split}"))
+        console.print(semantic_tables(summary, f"{data.name}, {options.split}: {about['name']}"))
         for path in files:
             console.print(os.path.relpath(path), highlight=False)
+        finish_wandb(loggers)
     return summary["scores"]["mIoU16"]
 
 
-def describe(config: Config, data: ReferringDataModule | SemanticDataModule, options: Options) -> dict[str, Any]:
-    """Returns what the numbers of a training-free evaluation belong to."""
-    model = config["model"]
+def describe(
+    config: Config, data: ReferringDataModule | SemanticDataModule, pipeline: Pipeline, options: Options
+) -> dict[str, Any]:
+    """Returns what the numbers of an evaluation belong to; `parts` says all of it, `settings` what was chosen."""
+    labels = isinstance(data, SemanticDataModule)
+    parts = describe_parts(config, pipeline, labels)
     return {
-        "name": config["name"],
-        "method": f"{model['name']} ({STATED})",
+        "name": name_of(config)[1],
         "dataset": data.name,
         "split": options.split,
-        "data": _fingerprint(data, options.split),
-        "settings": settings_of(config),
+        "data": (data.fingerprint() if isinstance(data, SemanticDataModule) else data.fingerprint((options.split,)))[
+            options.split
+        ],
+        "settings": _settings(config, labels),
+        "parts": parts,
         "precision": config["trainer"]["precision"],
         "versions": {
             "s4eca": s4eca.__version__,
@@ -154,50 +171,57 @@ def describe(config: Config, data: ReferringDataModule | SemanticDataModule, opt
             "lightning": lightning.__version__,
             "transformers": transformers.__version__,
         },
-        "recipe": recipe(config),
+        "recipe": digest(**parts)[:16],
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 
-def _fingerprint(data: ReferringDataModule | SemanticDataModule, split: str) -> dict[str, Any]:
-    return (data.fingerprint() if isinstance(data, SemanticDataModule) else data.fingerprint((split,)))[split]
-
-
-def settings_of(config: Config) -> dict[str, Any]:
-    """Returns what was chosen of each part, as the report states it; no places and no weights."""
-    kinds = {group: _kind(config[group]) for group in ("decoupler", "proposer", "grounding", "selector")}
-    numbers = {"selector": config["selector"], "regions": config["model"]["regions"]}
-    return {
-        **kinds,
-        "clip": config["clip"]["name"],
+def describe_parts(config: Config, pipeline: Pipeline, labels: bool) -> dict[str, Any]:
+    """Returns all that decides the masks: settings with their defaults, hashes of weights, words; no places."""
+    parts = {
+        "proposer": pipeline.proposer.identity(),
+        "regions": pipeline.regions.identity(),
+        "knowledge": pipeline.knowledge.identity(),
         "prompts": config["model"]["prompts"],
-        **{
-            f"{group}.{name}": value
-            for group, node in numbers.items()
-            for name, value in node.items()
-            if name != "_target_" and value is not None
-        },
     }
+    if labels:
+        return parts | {"labels": dict(config["model"]["labels"])}
+    assert pipeline.grounding is not None  # built for expressions
+    return parts | {
+        "grounding": pipeline.grounding.identity(),
+        "decoupler": dict(config["decoupler"]),
+        "selector": dict(config["selector"]),
+        "image_size": config["image_size"],
+    }
+
+
+def _settings(config: Config, labels: bool) -> dict[str, Any]:
+    """Returns the choices that a reader asks for first."""
+    model = config["model"]
+    clip = f"{config['clip']['name']}, weights {describe_source(config['clip']['weights'], config['clip']['seed'])}"
+    chosen = {"proposer": _kind(config["proposer"]), "clip": clip, "prompts": model["prompts"]}
+    chosen |= {name: value for name, value in model["regions"].items() if name in ("mode", "guidance", "crop")}
+    if labels:
+        return chosen | dict(model["labels"])
+    kinds = {group: _kind(config[group]) for group in ("decoupler", "grounding", "selector")}
+    return chosen | kinds | {name: value for name, value in config["selector"].items() if name != "_target_"}
 
 
 def _kind(node: Config) -> str:
     return str(node["_target_"]).rpartition(".")[2]
 
 
-def recipe(config: Config) -> str:
-    """Returns a hash of all that decides the masks; places, workers and batch sizes do not."""
-    groups = ("decoupler", "proposer", "clip", "grounding", "selector", "model", "image_size")
-    content = _without({name: config[name] for name in groups}, {"cache", "batch_size", "points_per_batch", "name"})
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+def finish_wandb(loggers: Sequence[Logger]) -> None:
+    """Ends the W&B run, so that the next evaluation of a multirun has one of its own."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 def default_folder(config: Config, dataset: str, options: Options) -> Path:
-    """Returns `outputs/NAME/eval/DATASET_SPLIT`, where `s4eca table outputs/NAME` finds it."""
+    """Returns `outputs/NAME/eval/DATASET_SPLIT`, where `s4eca table outputs/NAME` finds it; a multirun adds `job_N`."""
     shuffled = "" if options.shuffled is None else "_shuffled"
-    return Path("outputs") / config["name"] / "eval" / f"{dataset}_{options.split}{shuffled}"
-
-
-def _without(node: Any, keys: Set[str]) -> Any:
-    if isinstance(node, Mapping):
-        return {name: _without(value, keys) for name, value in node.items() if name not in keys}
-    return [_without(value, keys) for value in node] if isinstance(node, list) else node
+    folder = Path("outputs") / name_of(config)[0]
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        folder /= f"job_{HydraConfig.get().job.num}"
+    return folder / "eval" / f"{dataset}_{options.split}{shuffled}"

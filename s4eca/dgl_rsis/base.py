@@ -59,6 +59,10 @@ class RegionEncoder(nn.Module):
         """Returns what its results depend on beside their inputs."""
         raise NotImplementedError
 
+    def text_identity(self) -> dict[str, Any]:
+        """Returns what `encode_texts` depends on beside the texts."""
+        return self.identity()
+
     def encode_regions(self, view: View, proposals: Proposals) -> np.ndarray:
         """Returns features (K, D) float32 of unit length."""
         raise NotImplementedError

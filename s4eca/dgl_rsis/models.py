@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from s4eca.cache import digest
 from s4eca.dgl_rsis.open_clip import whole_from_open_clip
 from s4eca.errors import S4ecaError
 from s4eca.tokenizer import aerial_tokenizer, load_tokenizer
@@ -88,6 +89,10 @@ class Clip(nn.Module):
         self.image_size: int = self.model.config.vision_config.image_size
         self.mean, self.std = _statistics(weights)
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what its features depend on beside image and text."""
+        return _identity(self)
+
 
 class Blip(nn.Module):
     """A frozen BLIP that says whether an image and a text match (Li et al., ICML 2022), in fp32.
@@ -138,6 +143,10 @@ class Blip(nn.Module):
         self.image_size: int = self.model.config.vision_config.image_size
         self.mean, self.std = _statistics(weights)
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what its output depends on beside image and text."""
+        return _identity(self)
+
 
 def load_sam(
     library: type[SamModel] | type[Sam2Model],
@@ -161,6 +170,32 @@ def load_sam(
     choices = {"sam": "sam", "sam2": "sam2", "sam2_video": "sam2"}
     model = load_transformers("proposer", library, name, weights, seed, dict(options or {}), choices=choices)
     return model, _freeze(model, name, weights, seed)
+
+
+def config_hash(model: PreTrainedModel) -> str:
+    """Returns a hash of what a model's weights do not show: activations, heads, epsilons."""
+    return digest(config=_plain(model.config.to_dict()))
+
+
+def _identity(model: Clip | Blip) -> dict[str, Any]:
+    return {
+        "name": model.base.name,
+        "weights": model.base.sha256,
+        "config": config_hash(model.model),
+        "vocabulary": digest(vocabulary=model.tokenizer.get_vocab()),
+        "mean": list(model.mean),
+        "std": list(model.std),
+    }
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config without what says where and by which version it was written."""
+    told = ("transformers_version", "_name_or_path", "dtype", "architectures")
+    return {
+        name: _plain(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in told
+    }
 
 
 def _freeze(model: PreTrainedModel, name: str, weights: str, seed: int) -> BaseWeights:

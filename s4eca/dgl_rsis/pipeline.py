@@ -12,8 +12,9 @@ from s4eca.dgl_rsis.grounding.activation import cell_weights
 from s4eca.dgl_rsis.knowledge import Knowledge
 from s4eca.dgl_rsis.labels import label_map
 from s4eca.dgl_rsis.parts import Evidence, Phrase, Proposals, Selection, View
+from s4eca.dgl_rsis.selection.scores import class_probabilities
 from s4eca.dgl_rsis.stages import Stages
-from s4eca.dgl_rsis.words import TextBank, classify, text_bank
+from s4eca.dgl_rsis.words import TextBank, text_bank
 
 
 class Pipeline(nn.Module):
@@ -23,7 +24,7 @@ class Pipeline(nn.Module):
         decoupler: splits expressions into local and global words.
         proposer: finds class-agnostic masks.
         regions: encodes masks and texts into one space.
-        grounding: maps words onto the image.
+        grounding: maps words onto the image; None where only label maps are asked for.
         selector: joins all of it into a mask.
         knowledge: of the dataset's classes.
         prompts: level of knowledge in the texts of the classes, `P0` (a photo's template) to `P3` (descriptions too).
@@ -35,7 +36,7 @@ class Pipeline(nn.Module):
         decoupler: Decoupler,
         proposer: Proposer,
         regions: RegionEncoder,
-        grounding: Grounding,
+        grounding: Grounding | None,
         selector: Selector,
         knowledge: Knowledge,
         prompts: str = "P3",
@@ -103,7 +104,8 @@ class Pipeline(nn.Module):
         """
         options = dict(settings)
         proposals, bank = self.stages.proposals(view), self.bank()
-        probabilities = classify(self.stages.regions(view), bank, options.pop("tau"))
+        similarity = self.stages.regions(view) @ bank.features.T
+        probabilities = class_probabilities(similarity, options.pop("tau"))
         return label_map(probabilities, proposals, bank.n_background, **options)
 
 

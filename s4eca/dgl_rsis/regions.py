@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s4eca.cache import digest
 from s4eca.dgl_rsis.base import RegionEncoder
 from s4eca.dgl_rsis.crops import CROPS, crop_and_resize, crop_boxes
 from s4eca.dgl_rsis.masked_clip import masked_features, patch_coverage, token_masked_features
@@ -110,6 +109,8 @@ class ClipRegions(RegionEncoder):
         _within("beta", self.beta, 0, 1, open_below=True)
         _within("eps", self.eps, 0, 1)
         _within("block", self.block, 0, config.num_hidden_layers - 1)
+        if type(batch_size) is not int:
+            raise S4ecaError(f"model.regions.batch_size={batch_size} is no whole number; give one from 1 up.")
         _within("batch_size", batch_size, 1)
         for name, value in self.context.items():
             _within(name, value, 0, open_below=name in ("area0", "min_side"))
@@ -123,20 +124,17 @@ class ClipRegions(RegionEncoder):
         """Returns the settings that act, and what CLIP is: its weights and what they do not show."""
         settings = {name: getattr(self, name) for name in ("crop", "eps", "beta", "input_side", "block")} | self.context
         acting = {name: value for name, value in settings.items() if value is not None}
-        config = self.clip.model.config
-        clip = {
-            "name": self.clip.base.name,
-            "weights": self.clip.base.sha256,
-            "towers": [
-                [tower.hidden_act, tower.num_attention_heads, tower.layer_norm_eps]
-                for tower in (config.vision_config, config.text_config)
-            ],
-            "end": config.text_config.eos_token_id,
-            "tokens": digest(vocabulary=self.clip.tokenizer.get_vocab()),
-            "mean": list(self.clip.mean),
-            "std": list(self.clip.std),
+        return {
+            "encoder": "clip_regions",
+            "mode": self.mode,
+            "guidance": self.guidance,
+            **acting,
+            "clip": self.clip.identity(),
         }
-        return {"encoder": "clip_regions", "mode": self.mode, "guidance": self.guidance, **acting, "clip": clip}
+
+    def text_identity(self) -> dict[str, Any]:
+        """Returns what CLIP is; the settings are of regions alone."""
+        return self.clip.identity()
 
     @torch.no_grad()
     def encode_regions(self, view: View, proposals: Proposals) -> np.ndarray:

@@ -56,11 +56,13 @@ class Stages:
     ) -> None:
         self.proposer, self._regions, self._grounding = proposer, regions, grounding
         self._disks = None if cache is None else {name: DiskCache(cache, name, "model.cache") for name in STAGES}
-        makers = {"proposals": proposer, "regions": regions, "texts": regions, "maps": grounding}
+        identities = {"proposals": proposer.identity()}
+        if regions is not None:
+            identities |= {"regions": regions.identity(), "texts": regions.text_identity()}
+        if grounding is not None:
+            identities["maps"] = grounding.identity()
         self._identities = {
-            stage: digest(version=_CONTENT_VERSION, made_by=maker.identity())
-            for stage, maker in makers.items()
-            if maker is not None
+            stage: digest(version=_CONTENT_VERSION, made_by=identity) for stage, identity in identities.items()
         }
         self._last: dict[str, tuple[str, object]] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)

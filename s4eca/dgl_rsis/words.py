@@ -54,17 +54,3 @@ def text_bank(
     means = np.stack([np.mean([rows[text] for text in texts], axis=0) for texts in classes.values()])
     features = means / np.linalg.norm(means, axis=1, keepdims=True)
     return TextBank(tuple(classes), features.astype(np.float32), len(stuff))
-
-
-def classify(v: np.ndarray, bank: TextBank, tau: float) -> np.ndarray:
-    """Returns the probability (K, C) float32 of each class for each region: `softmax_c(tau * cos(v_k, t_c))`.
-
-    Args:
-        v: (K, D) of unit length.
-        bank: of the classes.
-        tau: inverse temperature; 100 is CLIP's own.
-    """
-    logits = tau * (np.asarray(v, np.float64) @ bank.features.T.astype(np.float64))
-    logits -= logits.max(axis=1, keepdims=True)
-    weights = np.exp(logits)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

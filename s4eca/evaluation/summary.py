@@ -12,6 +12,9 @@ from s4eca.evaluation.results import Evaluation, SampleInfo
 PIXELS = ("small", "medium", "large")
 """COCO's sizes by truth area in the image file: medium is from 32² up to, but not including, 96² pixels."""
 
+PIXEL_BOUNDS = (32**2, 96**2)
+"""Where the medium and the large begin."""
+
 SHARES = ("below 0.1%", "0.1-1%", "1-10%", "10% and more")
 """Sizes by the truth's share of the image file; a bucket includes its lower bound."""
 
@@ -75,7 +78,7 @@ def _bounds(evaluation: Evaluation, settings: Bootstrap) -> dict[str, dict[str, 
 def pixel_buckets(samples: Sequence[SampleInfo]) -> np.ndarray:
     """Returns each sample's place in `PIXELS`, (N,) int64; -1 where the truth has no pixel or is not meant to have."""
     area = np.array([sample.area for sample in samples], np.int64)
-    return np.where(_has_size(samples), np.digitize(area, (32**2, 96**2)), -1)
+    return np.where(_has_size(samples), np.digitize(area, PIXEL_BOUNDS), -1)
 
 
 def share_buckets(samples: Sequence[SampleInfo]) -> np.ndarray:

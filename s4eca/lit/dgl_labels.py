@@ -26,11 +26,10 @@ class DglLabels(LightningModule):
 
     Attributes:
         scores: of the last test.
-        images: how many were scored, in all processes.
-        gallery: images of this process with their label maps.
+        gallery: images of all processes with their label maps.
 
     Raises:
-        S4ecaError: the knowledge has other classes than the data.
+        S4ecaError: the knowledge has other classes than the data, or a setting is out of range.
     """
 
     scores: SemanticScores
@@ -45,16 +44,31 @@ class DglLabels(LightningModule):
                 f"the knowledge has the classes {', '.join(known)} and the data {', '.join(labels[1:])}; choose the "
                 "data's own with model.knowledge."
             )
+        tau, threshold = settings["tau"], settings["threshold"]
+        if not isinstance(tau, int | float) or tau <= 0:
+            raise S4ecaError(f"model.labels.tau={tau} must be a number above 0.")
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise S4ecaError(f"model.labels.threshold={threshold} must be a number from 0 to 1.")
         self.pipeline, self.settings = pipeline, dict(settings)
         self.metric = SemanticMetric(len(labels))
+        self.pictures = pictures
         self.gallery = Gallery(pictures)
-        self.images = 0
         self._proposals: list[int] = []
+
+    @property
+    def images(self) -> int:
+        """How many images the last test scored."""
+        return len(self._proposals)
+
+    def on_test_start(self) -> None:
+        """Forgets an earlier test."""
+        self.gallery, self._proposals = Gallery(self.pictures), []
 
     def test_step(self, batch: Sequence[SemanticSample], batch_idx: int) -> None:
         """Counts the images of a batch."""
         for sample in batch:
             prediction = self.predict(sample)
+            self._proposals.append(len(self.pipeline.stages.proposals(look(sample.image, sample.id))))
             assert sample.labels is not None  # the data module refuses a split without
             self.metric.update(torch.from_numpy(prediction).to(self.device), sample.labels.to(self.device))
             picture = sample.image.permute(1, 2, 0).cpu().numpy()
@@ -68,22 +82,24 @@ class DglLabels(LightningModule):
 
     def predict(self, sample: SemanticSample) -> np.ndarray:
         """Returns the label map (H, W) uint8 of an image."""
-        view = look(sample.image, sample.id)
-        self._proposals.append(len(self.pipeline.stages.proposals(view)))
-        return self.pipeline.label(view, self.settings)
+        return self.pipeline.label(look(sample.image, sample.id), self.settings)
 
     def on_test_epoch_end(self) -> None:
         """Logs the scores of the split."""
         self.scores = score_confusion(self.metric.compute())
         self.metric.reset()
-        self.images = len(self._proposals)
         if self.trainer.world_size > 1:
-            self.images = int(self.all_gather(torch.tensor(self.images, device=self.device)).sum())  # type: ignore[union-attr]
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, (self._proposals, self.gallery.pictures))
+            self._proposals = [count for counts, _ in parts for count in counts]
+            self.gallery = Gallery(self.pictures)
+            for picture in (picture for _, pictures in parts for picture in pictures):
+                self.gallery.offer(picture)
         for name, value in self.scores.as_dict().items():
             self.log(f"test/{name}", value, sync_dist=True)
 
     def summary(self) -> dict[str, Any]:
-        """Returns what the report says beside the scores; of this process."""
+        """Returns what the report says beside the scores; seconds are of this process."""
         mean = float(np.mean(self._proposals)) if self._proposals else None
         without = sum(count == 0 for count in self._proposals)
         return {

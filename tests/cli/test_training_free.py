@@ -12,7 +12,7 @@ import fake_isaid
 from dgl_rsis.stand_ins import view
 from runs import ROOT, evaluate_here
 from s4eca.build import build_pipeline
-from s4eca.cli.training_free import recipe, resolve
+from s4eca.cli.training_free import name_of, resolve
 from s4eca.data.synthetic.module import synthesize
 from s4eca.errors import S4ecaError
 
@@ -36,7 +36,9 @@ def test_an_evaluation_writes_what_a_checkpoints_does(data, tmp_path, capsys):
     evaluate_here(*QUICK, *data, f"out={out}", f"model.cache={cache}", "pictures=1", "predictions=rle")
     metrics = json.loads((out / "metrics.json").read_text())
     about = metrics["about"]
-    assert about["method"].startswith("dgl_rsis_tiny (our re-implementation")
+    assert about["name"] == "DGL-RSIS (our re-implementation), random weights"
+    assert about["parts"]["selector"]["alpha"] == 0.6
+    assert about["parts"]["regions"]["eps"] == 0.1, "a default that is not written out"
     assert about["proposals_per_image"] > 1
     assert 0 < about["proposal_recall"]["mean_best_IoU"] <= 1
     assert metrics["protocols"]["lavt"]["mIoU"] <= about["proposal_recall"]["mean_best_IoU"] + 1e-9, "the ceiling"
@@ -66,7 +68,7 @@ def test_an_oracle_is_the_ceiling(data, tmp_path):
     evaluate_here(*QUICK, *data, f"out={tmp_path}", "ablation=oracle", "pictures=0")
     about = json.loads((tmp_path / "metrics.json").read_text())["about"]
     assert about["proposal_recall"]["mean_best_IoU"] == 1
-    assert about["name"] == "dgl_rsis_oracle"
+    assert about["name"] == "DGL-RSIS (our re-implementation), random weights, oracle"
 
 
 def test_label_maps(tmp_path, capsys):
@@ -101,6 +103,12 @@ def test_label_maps(tmp_path, capsys):
         (["model=dgl_rsis_tiny", "data=synthetic", "model.prompts=P9"], "P9"),
         (["model=dgl_rsis_tiny", "data=synthetic", "model.regions.crop=wide"], "adaptive"),
         (["model=dgl_rsis_tiny", "data=synthetic", "selector.alpha=2"], "alpha"),
+        (["model=dgl_rsis_tiny", "data=synthetic", "trainer.precision=16-true"], "runs in fp32"),
+        (["model=dgl_rsis_tiny", "data=synthetic", "trainer.accelerator=foo"], "under trainer cannot be had here"),
+        (["model=dgl_rsis_tiny", "data=synthetic", "grounding.template=null"], "must hold {} once"),
+        (["model=dgl_rsis_tiny", "data=synthetic", "model.regions.batch_size=2.5"], "no whole number"),
+        (["model=referring", "data=synthetic"], "is trained; give ckpt"),
+        (["ckpt=a.ckpt", "+variant=map_add"], "ablation=map_add is of the training-free model"),
         (["model=dgl_rsis_tiny", "data=isaid"], "has no labels to score against"),
         (["model=dgl_rsis_tiny", "data=isaid", "split=val", "data.root=nowhere"], "nowhere"),
     ],
@@ -116,6 +124,15 @@ def test_label_maps_have_no_use_for_expressions(tmp_path):
     fake_isaid.write_scenes(tmp_path, {"P0001": (64, 64)})
     with pytest.raises(S4ecaError, match="are for expressions"):
         evaluate_here("model=dgl_rsis_tiny", "data=isaid", f"data.root={tmp_path}", "shuffle_expressions=true")
+
+
+@pytest.mark.parametrize("wrong", ["tau=-1", "tau=abc", "threshold=2"])
+def test_settings_of_labels_are_checked(wrong, tmp_path):
+    fake_isaid.write_scenes(tmp_path, {"P0001": (64, 64)})
+    with pytest.raises(S4ecaError, match=f"model.labels.{wrong}"):
+        evaluate_here(
+            "model=dgl_rsis_tiny", "data=isaid", "split=val", f"data.root={tmp_path}", f"model.labels.{wrong}"
+        )
 
 
 def test_training_it_is_refused():
@@ -145,10 +162,9 @@ def differences(one: dict, other: dict, path: str = "") -> set[str]:
 def test_every_ablation_changes_one_part_and_runs(name):
     whole = compose_free("model=dgl_rsis_tiny")
     config = compose_free("model=dgl_rsis_tiny", f"ablation={name}")
-    changed = differences(whole, config) - {"name", "model.name"}
+    changed = differences(whole, config) - {"variant"}
     assert len({key.partition(".")[0] if not key.startswith("model.") else key for key in changed}) == 1, changed
-    assert config["name"].endswith(name)
-    assert recipe(config) != recipe(whole)
+    assert name_of(config)[0] == f"dgl_rsis_tiny_{name}"
     scene = view(size=(48, 64), truth=np.eye(48, 64, dtype=bool))
     (selection,) = build_pipeline(config, "synthetic").segment(scene, ["the red ship on the left of the windmill"])
     assert selection.mask.shape == (48, 64)

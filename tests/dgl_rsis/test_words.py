@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from s4eca.dgl_rsis.words import classify, text_bank
+from s4eca.dgl_rsis.words import text_bank
 from s4eca.errors import S4ecaError
 
 VECTORS = {"ship": (1, 0, 0), "boat": (0, 1, 0), "harbor": (0, 0, 1), "grass": (-1, 0, 0), "sea": (0, 0.6, 0.8)}
@@ -53,15 +53,3 @@ def test_what_cannot_be_told_apart_is_refused(prompts, background, message):
     with pytest.raises(S4ecaError, match=message):
         text_bank(encode, prompts, background)
     assert not encode.asked
-
-
-def test_probabilities_by_hand():
-    bank = text_bank(Encoder(), {"a": ["ship"], "b": ["boat"]}, ["grass"])
-    v = np.array([[1, 0, 0], [0.6, 0.8, 0]], np.float32)
-    found = classify(v, bank, 2.0)
-    assert found.dtype == np.float32
-    first, second = np.exp([2, 0, -2]), np.exp([1.2, 1.6, -1.2])
-    np.testing.assert_allclose(found, [first / first.sum(), second / second.sum()], rtol=1e-6)
-    # no overflow, and no region is no error
-    np.testing.assert_allclose(classify(v, bank, 1e6), [[1, 0, 0], [0, 1, 0]], atol=1e-6)
-    assert classify(np.zeros((0, 3), np.float32), bank, 100).shape == (0, 3)

@@ -6,21 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from s4eca.cache import digest
-from s4eca.data.dataset import content_hash, read_image
+from s4eca.data.dataset import read_image
 from s4eca.data.readers.checks import check_split
 from s4eca.data.sampler import EpochSampler
 from s4eca.data.semantic.isaid import read_isaid
 from s4eca.data.semantic.labelled import LabelledImage, SemanticSample
 from s4eca.data.semantic.palette import ISAID_CLASSES, ISAID_LABELS, read_labels
 from s4eca.errors import S4ecaError
-
-_CONTENT_VERSION = 1  # of what image keys stand for; raise it when decoding gives other values
 
 
 class SemanticDataset(Dataset[SemanticSample]):
@@ -51,13 +47,7 @@ class SemanticDataset(Dataset[SemanticSample]):
             id=item.id,
             image=torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 0))),
             labels=None if labels is None else torch.from_numpy(labels),
-            image_key=image_key(item.image),
         )
-
-
-def image_key(path: Path) -> str:
-    """Returns what names the pixels of an image file as they are decoded at its own size."""
-    return digest(content=_CONTENT_VERSION, libraries=[PIL.__version__], file=content_hash(path), image_size=None)
 
 
 class SemanticDataModule(LightningDataModule):

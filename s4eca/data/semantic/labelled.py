@@ -37,14 +37,12 @@ class SemanticSample:
         id: as in `LabelledImage`.
         image: (3, H, W) uint8, RGB.
         labels: (H, W) uint8, class ids and `IGNORED`; None where the split has none.
-        image_key: names the image's pixels; equal keys mean equal images.
     """
 
     index: int
     id: str
     image: Tensor
     labels: Tensor | None
-    image_key: str
 
     @property
     def size(self) -> tuple[int, int]:

@@ -16,6 +16,6 @@ class WholeDecoupler:
         pass
 
     def __call__(self, expression: str) -> Phrase:
-        """Returns the expression's words; there is no head, and no fallback was needed."""
+        """Returns the expression's words, all of them local; nobody has looked for a head, so none is missed."""
         words = find_words(expression)
         return Phrase(text=expression, words=words, local=tuple(range(len(words))))

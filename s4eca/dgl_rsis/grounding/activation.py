@@ -39,7 +39,7 @@ def fuse(maps: Maps, phrase: Phrase, kind: str = "mul", lam: float = 1.0) -> tup
 
     Args:
         maps: of the expression.
-        phrase: the expression; without a head `mul`, `add` and `local` take the sentence's map.
+        phrase: the expression; where no noun was found `mul`, `add` and `local` take the sentence's map.
         kind: one of `KINDS`.
         lam: weight of the modifiers, at least 0.
 
@@ -53,7 +53,7 @@ def fuse(maps: Maps, phrase: Phrase, kind: str = "mul", lam: float = 1.0) -> tup
     if kind not in KINDS:
         raise S4ecaError(f"selector.map={kind} is no way to join maps; choose one of {', '.join(KINDS)}.")
     fallback = None
-    if kind in ("mul", "add", "local") and (phrase.head is None or not phrase.local):
+    if kind in ("mul", "add", "local") and (phrase.fallback == "no noun" or not phrase.local):
         kind, fallback = "whole", "no noun"
     if kind == "mul":
         activation = normalise(normalise(maps.local) * (1 + lam * normalise(maps.context)))

@@ -13,7 +13,6 @@ from s4eca.dgl_rsis.grounding.inputs import (
     check_sides,
     check_template,
     merge_sides,
-    name_vocabulary,
     prepare,
     tokenise,
 )
@@ -86,13 +85,10 @@ class BlipGrounding(Grounding):
         self.layer, self.template, self.enc_token_id, self.batch_size = layer, template, enc_token_id, batch_size
 
     def identity(self) -> dict[str, Any]:
-        """Returns the settings, and what weights and vocabulary hash to."""
+        """Returns the settings, and what the model is."""
         return {
             "grounding": "blip",
-            "weights": self.blip.base.sha256,
-            "vocabulary": name_vocabulary(self.tokenizer),
-            "mean": list(self.blip.mean),
-            "std": list(self.blip.std),
+            "model": self.blip.identity(),
             "layer": self.layer,
             "template": self.template,
             "input_sides": list(self.input_sides),

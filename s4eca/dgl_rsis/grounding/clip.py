@@ -13,7 +13,6 @@ from s4eca.dgl_rsis.grounding.inputs import (
     check_sides,
     check_template,
     merge_sides,
-    name_vocabulary,
     prepare,
     tokenise,
 )
@@ -63,13 +62,10 @@ class ClipGrounding(Grounding):
         self.template, self.batch_size = template, batch_size
 
     def identity(self) -> dict[str, Any]:
-        """Returns the settings, and what weights and vocabulary hash to."""
+        """Returns the settings, and what the model is."""
         return {
             "grounding": "clip",
-            "weights": self.clip.base.sha256,
-            "vocabulary": name_vocabulary(self.tokenizer),
-            "mean": list(self.clip.mean),
-            "std": list(self.clip.std),
+            "model": self.clip.identity(),
             "template": self.template,
             "input_sides": list(self.input_sides),
         }

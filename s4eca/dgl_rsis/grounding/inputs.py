@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from s4eca.cache import digest
 from s4eca.dgl_rsis.parts import Maps, Span
 from s4eca.errors import S4ecaError
 
@@ -37,7 +36,7 @@ def check_template(template: str) -> int:
     Raises:
         S4ecaError: the template has not exactly one `{}`.
     """
-    if template.count("{}") != 1:
+    if not isinstance(template, str) or template.count("{}") != 1:
         raise S4ecaError(f"grounding.template={template!r} must hold {{}} once, where the expression goes; add it.")
     return template.index("{}")
 
@@ -113,8 +112,3 @@ def merge_sides(found: Sequence[Maps]) -> Maps:
 
     score = sum(maps.score for maps in found) / len(found)
     return Maps(mean("local"), mean("context"), mean("whole"), mean("average"), score)
-
-
-def name_vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns a hash of a tokenizer's vocabulary, for the identity of what reads its sub-tokens."""
-    return digest(vocabulary=tokenizer.get_vocab())

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-_RING = np.ones((5, 5), np.uint8)  # two pixels around a region
+_RING = np.ones((9, 9), np.uint8)  # four pixels around a region
 _EDGE = np.ones((3, 3), np.uint8)
+_MARGIN = 5  # pixels of a window around its box, room for the ring
 _SIDE = 128  # crops are thinned to about this side before they are scored
+_LARGE = 0.005  # share of the image from which on size says less about being an object
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,24 +106,26 @@ def region_boxes(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
 
 
 def window_of(box: np.ndarray) -> tuple[slice, slice]:
-    """Returns rows and columns of a box x0, y0, x1, y1 and 3 pixels around it, thinned where it is large."""
+    """Returns rows and columns of a box x0, y0, x1, y1 and a margin around it, thinned where it is large."""
     x0, y0, x1, y1 = (int(side) for side in box)
     step = max(x1 - x0, y1 - y0) // _SIDE + 1
-    return slice(max(y0 - 3, 0), y1 + 3, step), slice(max(x0 - 3, 0), x1 + 3, step)
+    return slice(max(y0 - _MARGIN, 0), y1 + _MARGIN, step), slice(max(x0 - _MARGIN, 0), x1 + _MARGIN, step)
 
 
-def objectness(inside: np.ndarray, area: int, colour: np.ndarray) -> float:
+def objectness(inside: np.ndarray, area: int, colour: np.ndarray, image_area: int) -> float:
     """Returns how much a region looks like an object of its own, a fixed formula of ours.
 
-    It is `contrast · solidity³ · area^0.75 / sqrt((spread + 3) · elongation)`. Contrast is the lower quartile, over a
-    ring two pixels wide, of the distance to the mean colour: it is high only where nearly all of the surroundings
-    differ. Solidity is the share of the convex hull that the region fills, spread the mean distance of its own pixels
-    to their mean colour, elongation the ratio of the sides of the smallest rectangle around it.
+    It is `contrast · solidity² · size / sqrt((spread + 3) · elongation)`. Contrast is the lower quartile, over a
+    ring four pixels wide, of the distance to the mean colour: it is high only where nearly all of the surroundings
+    differ. Solidity is the share of the convex hull that the region fills; size is the area to the power of 0.75, and
+    beyond 0.5 % of the image of 0.1; spread is the mean distance of the region's own pixels to their mean colour,
+    elongation the ratio of the sides of the smallest rectangle around it.
 
     Args:
         inside: (h, w) bool, its mask in a window.
         area: its pixels in the whole image.
         colour: (h, w, 3) Lab, of the window.
+        image_area: pixels of the whole image.
     """
     pixels = inside.astype(np.uint8)
     ring = cv2.dilate(pixels, _RING) > pixels
@@ -136,10 +140,12 @@ def objectness(inside: np.ndarray, area: int, colour: np.ndarray) -> float:
     solidity = min(float(np.count_nonzero(inside)) / filled, 1.0)
     sides = cv2.minAreaRect(hull)[1]
     elongation = (max(sides) + 1) / (min(sides) + 1)
-    return contrast * solidity**3 * area**0.75 / float(np.sqrt((within.mean() + 3) * elongation))
+    large = _LARGE * image_area
+    size = min(area, large) ** 0.75 * max(area / large, 1.0) ** 0.1
+    return contrast * solidity**2 * size / float(np.sqrt((within.mean() + 3) * elongation))
 
 
-def complete(mask: np.ndarray, solidity: float = 0.8) -> np.ndarray:
+def complete(mask: np.ndarray, solidity: float = 0.7) -> np.ndarray:
     """Returns a region as the object that it is likely to be: without holes, and grown by the pixel of its edge.
 
     Windows, shadows and markings leave holes and notches in a region, and the mixed pixels of an edge belong to no

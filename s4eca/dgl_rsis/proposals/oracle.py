@@ -34,6 +34,10 @@ class Oracle(Proposer):
         """Returns the identity of the distractors."""
         return {"oracle": 1, "distractors": None if self.distractors is None else self.distractors.identity()}
 
+    def inputs(self, view: View) -> dict[str, Any]:
+        """Returns those of the distractors."""
+        return {} if self.distractors is None else self.distractors.inputs(view)
+
     def propose(self, view: View) -> Proposals:
         """Returns the truth with score 1 above all others, then the distractors; without a truth pixel these alone.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s4eca.dgl_rsis.parts import Proposals
-from s4eca.evaluation.summary import PIXELS
+from s4eca.evaluation.summary import PIXEL_BOUNDS, PIXELS
 
 
 def best_iou(proposals: Proposals, truth: np.ndarray) -> float:
@@ -55,7 +55,7 @@ class Recall:
             counts: number of proposals that each had.
         """
         values = np.asarray(best, float)
-        buckets = np.digitize(np.asarray(areas), (32**2, 96**2))
+        buckets = np.digitize(np.asarray(areas), PIXEL_BOUNDS)
         return cls(
             targets=len(values),
             mean_best_iou=_mean(values),

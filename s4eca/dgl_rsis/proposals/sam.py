@@ -11,9 +11,8 @@ from torch import Tensor
 from transformers import Sam2Model, SamModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from s4eca.cache import digest
 from s4eca.dgl_rsis.base import Proposer
-from s4eca.dgl_rsis.models import load_sam
+from s4eca.dgl_rsis.models import config_hash, load_sam
 from s4eca.dgl_rsis.parts import Proposals, View
 from s4eca.dgl_rsis.proposals.screens import check_screens, nothing, screen
 from s4eca.errors import S4ecaError
@@ -106,7 +105,7 @@ class Prompted(Proposer):
         return {
             "proposer": self.source,
             "weights": self.base.sha256,
-            "config": digest(config=_plain(self.model.config.to_dict())),
+            "config": config_hash(self.model),
             "points_per_side": self.points_per_side,
             "pred_iou": self.pred_iou,
             "stability": self.stability,
@@ -116,7 +115,8 @@ class Prompted(Proposer):
 
     def propose(self, view: View) -> Proposals:
         """Returns the masks of an image, the best first."""
-        found = [part for box in crop_boxes(view.size, self.crop_layers) for part in self._in_crop(view, box)]
+        with torch.autocast(self.model.device.type, enabled=False):
+            found = [part for box in crop_boxes(view.size, self.crop_layers) for part in self._in_crop(view, box)]
         return screen(_join(found, view.size), **self.screens)
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
@@ -252,13 +252,3 @@ def _join(parts: list[Proposals], size: tuple[int, int]) -> Proposals:
         for name in ("bits", "scores", "boxes", "areas", "components")
     }
     return Proposals(size=size, sources=tuple(source for part in parts for source in part.sources), **arrays)
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config without what says where and by which version it was written."""
-    told = ("transformers_version", "_name_or_path", "dtype", "architectures")
-    return {
-        name: _plain(value) if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if name not in told
-    }

@@ -71,7 +71,7 @@ class Superpixels(Proposer):
         """Returns all settings and the versions of the libraries."""
         shared = ("max_side", "min_area", "max_share", "extent", "box_iou", "weight", "limit")
         return {
-            "superpixels": 2,
+            "superpixels": 4,
             "libraries": [version("scikit-image"), cv2.__version__],
             **{name: getattr(self, name) for name in shared},
             **self.settings(),
@@ -94,7 +94,9 @@ class Superpixels(Proposer):
                 window = window_of(around[region])
                 places.append((number, region))
                 boxes.append(around[region])
-                scores.append(objectness(tree.mask(region, window), int(areas[region]), colour[window]))
+                scores.append(
+                    objectness(tree.mask(region, window), int(areas[region]), colour[window], small[0] * small[1])
+                )
         if not places:
             return nothing(view.size)
         corners, values = torch.tensor(np.stack(boxes), dtype=torch.float32), torch.tensor(scores)

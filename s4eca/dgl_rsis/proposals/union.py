@@ -53,6 +53,10 @@ class Union(Proposer):
         """Returns the parts' identities and the screens."""
         return {"union": [proposer.identity() for proposer in self.proposers], **self.screens}
 
+    def inputs(self, view: View) -> dict[str, Any]:
+        """Returns those of the parts."""
+        return {"parts": [proposer.inputs(view) for proposer in self.proposers]}
+
     def propose(self, view: View) -> Proposals:
         """Returns the best of all."""
         parts = [part for part in (proposer.propose(view) for proposer in self.proposers) if len(part)]

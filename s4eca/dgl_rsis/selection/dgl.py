@@ -131,7 +131,8 @@ class DglSelector:
         if evidence.phrase.category in evidence.classes:
             column = evidence.classes.index(evidence.phrase.category)
             return class_probabilities(evidence.similarity, self.tau)[:, column], None
-        return evidence.noun_phrase, NO_KNOWN_NOUN
+        # with decoupling off nobody has looked for a noun: the words as a whole are what was asked for
+        return evidence.noun_phrase, NO_KNOWN_NOUN if evidence.phrase.head or evidence.phrase.fallback else None
 
     def _merge(self, evidence: Evidence, scores: np.ndarray) -> list[int]:
         """Returns positions of the proposals to be joined, the best first."""

@@ -126,7 +126,7 @@ def rescale(values: np.ndarray, kind: str) -> np.ndarray:
 
 
 def class_probabilities(similarity: np.ndarray, tau: float) -> np.ndarray:
-    """Returns p (K, C) float64, the softmax over the classes of `tau` times the cosines (K, C)."""
+    """Returns p (K, C) float64, the softmax over the classes of `tau` times the cosines (K, C); 100 is CLIP's own."""
     logits = tau * similarity.astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

@@ -18,7 +18,8 @@ _RULES = {
     "detris": "A hit at X is IoU > X, X in float32; IoU is I / (U + 1e-6) (CRIS, ETRIS, DETRIS).",
 }
 
-_TITLE = ("dataset", "split", "name", "command", "notes")
+# `parts` is for programs: nested settings and hashes
+_TITLE = ("dataset", "split", "name", "command", "notes", "parts")
 _LABELS = {
     "checkpoint": "Checkpoint",
     "predictions": "Predictions",

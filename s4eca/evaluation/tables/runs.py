@@ -60,7 +60,7 @@ def find_runs(given: Sequence[Path]) -> list[Run]:
         given: files as `s4eca score --out` and `eval.py` write them, folders that hold `metrics.json`, run folders,
             whose `eval/*/metrics.json` are taken, or folders of such folders, as a sweep makes them; what is given
             twice is taken once. A sweep's `multirun.yaml` is passed over, so that `SWEEP/*` can be given; runs of a
-            sweep that were not evaluated are left out with a warning.
+            sweep that were not evaluated, and evaluations of label maps, are left out with a warning.
 
     Raises:
         S4ecaError: a path that does not exist, a folder without an evaluation, or a file that is not an evaluation's.
@@ -71,9 +71,17 @@ def find_runs(given: Sequence[Path]) -> list[Run]:
             continue
         for file in _files(path):
             files.setdefault(file.resolve(), file)
-    if not files:
-        raise S4ecaError(f"There is no evaluation in {', '.join(map(str, given))}: give the run folders too.")
-    return [read_run(file) for file in files.values()]
+    scored = [file for file in files.values() if not _is_of_labels(file)]
+    if len(scored) < len(files):
+        warnings.warn(
+            f"{len(files) - len(scored)} evaluations of label maps are left out: the table is of expressions.",
+            stacklevel=2,
+        )
+    if not scored:
+        raise S4ecaError(
+            f"There is no evaluation of expressions in {', '.join(map(str, given))}: give the run folders too."
+        )
+    return [read_run(file) for file in scored]
 
 
 def read_run(file: Path) -> Run:
@@ -92,8 +100,6 @@ def read_run(file: Path) -> Run:
     about, protocols = (content.get(key) if isinstance(content, dict) else None for key in ("about", "protocols"))
     if not isinstance(about, dict) or not all(isinstance(about.get(key), str) for key in ("dataset", "split")):
         raise S4ecaError(f"{file} does not say which dataset and split it is of ('about'): {again}.")
-    if content.get("task") == "semantic":
-        raise S4ecaError(f"{file} scores label maps, and tables are of expressions: leave it out.")
     if not isinstance(protocols, dict) or not protocols:
         raise S4ecaError(f"{file} has no scores ('protocols'): {again}.")
     for protocol, values in protocols.items():
@@ -159,6 +165,15 @@ def _files(path: Path) -> list[Path]:
             stacklevel=3,
         )
     return [file for own in found.values() for file in own]
+
+
+def _is_of_labels(file: Path) -> bool:
+    """Whether a file is an evaluation of label maps; what cannot be read is for `read_run` to say."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("task") == "semantic"
 
 
 def _own(folder: Path) -> list[Path]:

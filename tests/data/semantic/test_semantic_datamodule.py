@@ -10,7 +10,7 @@ from PIL import Image
 
 from fake_isaid import save, write_patches, write_scenes
 from s4eca.build import instantiate
-from s4eca.data.semantic.datamodule import SemanticDataModule, image_key
+from s4eca.data.semantic.datamodule import SemanticDataModule
 from s4eca.data.semantic.palette import ISAID_CLASSES
 from s4eca.errors import S4ecaError
 
@@ -37,18 +37,6 @@ def test_samples_are_the_files_at_their_own_size(tmp_path, num_workers):
         assert sample.image.permute(1, 2, 0).tolist() == image.tolist()
         assert sample.labels.tolist() == labels.tolist()
         assert sample.size == labels.shape
-
-
-def test_equal_files_have_equal_keys_wherever_they_are(tmp_path):
-    image = np.zeros((3, 4, 3), np.uint8)
-    save(tmp_path / "a.png", image)
-    save(tmp_path / "there" / "b.png", image)
-    save(tmp_path / "c.png", image + 1)
-    keys = [image_key(tmp_path / name) for name in ("a.png", "there/b.png", "c.png")]
-    assert keys[0] == keys[1] != keys[2]
-    write_patches(tmp_path / "data", 2)
-    samples = [batch[0] for batch in SemanticDataModule(root=tmp_path / "data", num_workers=0).test_dataloader()]
-    assert len({sample.image_key for sample in samples}) == 2
 
 
 def test_a_limit_draws_a_part_that_only_the_seed_decides(tmp_path):

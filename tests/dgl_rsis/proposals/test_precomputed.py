@@ -5,7 +5,10 @@ import pytest
 from pycocotools import mask as coco
 
 from s4eca.dgl_rsis.parts import View
+from s4eca.dgl_rsis.proposals.oracle import Oracle
 from s4eca.dgl_rsis.proposals.precomputed import Precomputed
+from s4eca.dgl_rsis.proposals.union import Union
+from s4eca.dgl_rsis.stages import Stages
 from s4eca.errors import S4ecaError
 
 
@@ -75,3 +78,15 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "P1.json").write_text("{")
     with pytest.raises(S4ecaError, match="cannot be read"):
         Precomputed(str(tmp_path)).propose(view())
+
+
+@pytest.mark.parametrize("around", [lambda part: part, Oracle, lambda part: Union([part])])
+def test_a_changed_file_is_not_served_from_the_cache(around, tmp_path):
+    (tmp_path / "masks").mkdir()
+    proposer = around(Precomputed(str(tmp_path / "masks")))
+    seen = View(np.zeros((20, 30, 3), np.uint8), "key", "P1", np.zeros((20, 30), bool))
+    found = []
+    for count in (1, 2):
+        np.savez(tmp_path / "masks" / "P1.npz", masks=two_masks()[:count])
+        found.append(len(Stages(proposer, cache=tmp_path / "cache").proposals(seen)))
+    assert found == [1, 2]

@@ -68,5 +68,8 @@ def test_the_files_hold_the_fractions(tmp_path):
 def test_a_table_of_referring_runs_refuses_it_with_a_sentence(tmp_path):
     summary, _ = make_semantic()
     write_semantic_metrics(tmp_path, summary)
-    with pytest.raises(S4ecaError, match=r"metrics\.json"):
+    with (
+        pytest.warns(UserWarning, match="1 evaluations of label maps are left out"),
+        pytest.raises(S4ecaError, match="There is no evaluation of expressions in"),
+    ):
         find_runs([tmp_path])

@@ -337,6 +337,16 @@ def test_files_evaluations_and_run_folders_are_found_once(tmp_path):
     assert find_runs([nameless])[0].name == "best_test"
 
 
+def test_evaluations_of_label_maps_are_left_out(tmp_path):
+    of_expressions = write(tmp_path / "eval" / "rrsis_d_test" / "metrics.json", content_of(make_run()))
+    labels = {"task": "semantic", "about": {"dataset": "isaid", "split": "val"}, "scores": {}}
+    of_labels = write(tmp_path / "eval" / "isaid_val" / "metrics.json", json.dumps(labels))
+    with pytest.warns(UserWarning, match="1 evaluations of label maps are left out"):
+        assert [run.path for run in find_runs([tmp_path])] == [of_expressions]
+    with pytest.warns(UserWarning, match="label maps"), pytest.raises(S4ecaError, match="no evaluation of expressions"):
+        find_runs([of_labels])
+
+
 def test_a_sweep_is_its_runs(tmp_path):
     files = [
         write(tmp_path / f"lora_{seed}" / "eval" / "best_test" / "metrics.json", content_of(make_run(seed=seed)))
@@ -346,7 +356,7 @@ def test_a_sweep_is_its_runs(tmp_path):
     (tmp_path / ".submitit").mkdir()
     assert [run.path for run in find_runs([tmp_path])] == files
     assert [run.path for run in find_runs(sorted(tmp_path.glob("[lm]*")))] == files
-    with pytest.raises(S4ecaError, match=r"There is no evaluation in .*multirun\.yaml: give the run folders too"):
+    with pytest.raises(S4ecaError, match=r"no evaluation of expressions in .*multirun\.yaml: give the run folders too"):
         find_runs([tmp_path / "multirun.yaml"])
     write(tmp_path / "mona_1" / "config.yaml", "name: mona")
     with pytest.warns(UserWarning, match="holds 1 runs without evaluation, which are left out: mona_1"):
