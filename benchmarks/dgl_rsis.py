@@ -38,7 +38,7 @@ PRESETS = {
 
 VARIANTS = {
     "crops": [],
-    "crops, no tight crop": ["model.regions.beta=1.0"],
+    "without tight crop": ["model.regions.beta=1.0"],
     "single pass": ["model.regions.mode=single_pass"],
     "map by CLIP": ["grounding=clip"],
 }
