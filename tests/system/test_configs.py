@@ -13,6 +13,7 @@ from s4eca.budget import _learned, solve_budget
 from s4eca.build import build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.cli.main import app
 from s4eca.data import Augmentation, ReferringDataModule, synthesize
+from s4eca.errors import S4ecaError
 from s4eca.fusion.pwam import PWAM
 from s4eca.lit import CSVLog
 from s4eca.parameters import method_share
@@ -162,7 +163,7 @@ def test_every_method_meets_2_4_percent_of_swin_b_and_bert_base(name, base_tower
     assert solved.towers == 108_891_648 + 86_876_536
 
 
-@pytest.mark.parametrize("option", [o for o in options("data") if o != "checkpoint"])
+@pytest.mark.parametrize("option", [o for o in options("data") if o not in ("checkpoint", "isaid")])
 def test_every_dataset_builds_with_what_the_trainer_gives_it(option):
     overrides = ["data.dataset=rrsishr"] if option == "refer" else []
     data = build_data(composed("image_size=96", "seed=7", f"data={option}", *overrides))
@@ -171,6 +172,11 @@ def test_every_dataset_builds_with_what_the_trainer_gives_it(option):
     assert (data.image_size, data.seed) == (96, 7)
     assert data.cache is None
     assert data.augmentation == Augmentation()
+
+
+def test_label_maps_are_not_for_training():
+    with pytest.raises(S4ecaError, match="have label maps and no expressions"):
+        build_data(composed("data=isaid"))
 
 
 @pytest.mark.parametrize("option", options("augmentation"))
