@@ -48,14 +48,9 @@ class Precomputed(Proposer):
         if not Path(folder).is_dir():
             raise S4ecaError(f"proposer.folder={folder} is not a folder; give the one that holds the masks' files.")
         self.folder = Path(folder)
-        self.screens: dict[str, Any] = {
-            "min_area": min_area,
-            "max_share": max_share,
-            "max_components": max_components,
-            "nms_iou": nms_iou,
-            "limit": limit,
-        }
-        check_screens(**self.screens)
+        self.screens = check_screens(
+            min_area=min_area, max_share=max_share, max_components=max_components, nms_iou=nms_iou, limit=limit
+        )
 
     def identity(self) -> dict[str, Any]:
         """Returns the screens; the files' content is in `inputs`."""

@@ -14,7 +14,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from s4eca.dgl_rsis.base import Proposer
 from s4eca.dgl_rsis.models import config_hash, load_sam
 from s4eca.dgl_rsis.parts import Proposals, View
-from s4eca.dgl_rsis.proposals.screens import check_screens, nothing, screen
+from s4eca.dgl_rsis.proposals.screens import check_screens, join, screen
 from s4eca.errors import S4ecaError
 from s4eca.weights import HUB
 
@@ -87,14 +87,9 @@ class Prompted(Proposer):
                 raise S4ecaError(f"proposer.{setting}={share} must be in 0 to 1.")
         if crop_layers not in (0, 1):
             raise S4ecaError(f"proposer.crop_layers={crop_layers} must be 0, or 1 for 2 x 2 crops beside the image.")
-        self.screens: dict[str, Any] = {
-            "min_area": min_area,
-            "max_share": max_share,
-            "max_components": max_components,
-            "nms_iou": nms_iou,
-            "limit": limit,
-        }
-        check_screens(**self.screens)
+        self.screens = check_screens(
+            min_area=min_area, max_share=max_share, max_components=max_components, nms_iou=nms_iou, limit=limit
+        )
         self.points_per_side, self.points_per_batch = points_per_side, points_per_batch
         self.pred_iou, self.stability, self.crop_layers = pred_iou, stability, crop_layers
         self.model, self.base = load_sam(self.library, name, weights, seed, options)
@@ -117,7 +112,7 @@ class Prompted(Proposer):
         """Returns the masks of an image, the best first."""
         with torch.autocast(self.model.device.type, enabled=False):
             found = [part for box in crop_boxes(view.size, self.crop_layers) for part in self._in_crop(view, box)]
-        return screen(_join(found, view.size), **self.screens)
+        return screen(join(found, view.size), **self.screens)
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
         """Returns the model's input (1, 3, S, S) for an image (H, W, 3) uint8, and the rows and columns it covers."""
@@ -241,14 +236,3 @@ def _normalise(image: np.ndarray, size: tuple[int, int]) -> Tensor:
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     return (pixels / 255 - mean) / std
-
-
-def _join(parts: list[Proposals], size: tuple[int, int]) -> Proposals:
-    """Returns the proposals of all parts in one."""
-    if not parts:
-        return nothing(size)
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("bits", "scores", "boxes", "areas", "components")
-    }
-    return Proposals(size=size, sources=tuple(source for part in parts for source in part.sources), **arrays)

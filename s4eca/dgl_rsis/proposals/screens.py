@@ -1,5 +1,7 @@
 """What proposals must pass, whoever made them: size, connected parts, no near-copies, a cap on their number."""
 
+from typing import Any
+
 import numpy as np
 
 from s4eca.dgl_rsis.parts import Proposals
@@ -13,8 +15,8 @@ def check_screens(
     max_components: int | None = None,
     nms_iou: float = 0.8,
     limit: int | None = 100,
-) -> None:
-    """Checks the settings of `screen` as those of a proposer.
+) -> dict[str, Any]:
+    """Checks the settings of `screen` as those of a proposer, and returns them by name.
 
     Raises:
         S4ecaError: one of them lets nothing pass or makes no sense.
@@ -29,6 +31,13 @@ def check_screens(
         raise S4ecaError(f"proposer.nms_iou={nms_iou} must be an IoU, above 0 and at most 1.")
     if limit is not None and limit < 1:
         raise S4ecaError(f"proposer.limit={limit} must be at least 1 proposal, or null for all of them.")
+    return {
+        "min_area": min_area,
+        "max_share": max_share,
+        "max_components": max_components,
+        "nms_iou": nms_iou,
+        "limit": limit,
+    }
 
 
 def screen(
@@ -114,3 +123,14 @@ def _shared_box(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     low = np.maximum(box[:2], boxes[:, :2])
     high = np.minimum(box[2:], boxes[:, 2:])
     return np.maximum(high - low, 0).astype(np.int64).prod(axis=1)
+
+
+def join(parts: list[Proposals], size: tuple[int, int]) -> Proposals:
+    """Returns the proposals of all parts in one."""
+    if not parts:
+        return nothing(size)
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("bits", "scores", "boxes", "areas", "components")
+    }
+    return Proposals(size=size, sources=tuple(source for part in parts for source in part.sources), **arrays)

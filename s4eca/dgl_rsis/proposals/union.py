@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from s4eca.dgl_rsis.base import Proposer
 from s4eca.dgl_rsis.parts import Proposals, View
-from s4eca.dgl_rsis.proposals.screens import check_screens, nothing, screen
+from s4eca.dgl_rsis.proposals.screens import check_screens, join, screen
 from s4eca.errors import S4ecaError
 
 
@@ -40,14 +38,9 @@ class Union(Proposer):
             raise S4ecaError("proposer.proposers is empty; name at least one proposer.")
         self.proposers = list(proposers)
         self.needs_truth = any(proposer.needs_truth for proposer in self.proposers)
-        self.screens: dict[str, Any] = {
-            "min_area": min_area,
-            "max_share": max_share,
-            "max_components": max_components,
-            "nms_iou": nms_iou,
-            "limit": limit,
-        }
-        check_screens(**self.screens)
+        self.screens = check_screens(
+            min_area=min_area, max_share=max_share, max_components=max_components, nms_iou=nms_iou, limit=limit
+        )
 
     def identity(self) -> dict[str, Any]:
         """Returns the parts' identities and the screens."""
@@ -59,10 +52,4 @@ class Union(Proposer):
 
     def propose(self, view: View) -> Proposals:
         """Returns the best of all."""
-        parts = [part for part in (proposer.propose(view) for proposer in self.proposers) if len(part)]
-        if not parts:
-            return nothing(view.size)
-        masks = np.concatenate([part.masks() for part in parts])
-        scores = np.concatenate([part.scores for part in parts])
-        sources = [source for part in parts for source in part.sources]
-        return screen(Proposals.from_masks(masks, scores, sources), **self.screens)
+        return screen(join([proposer.propose(view) for proposer in self.proposers], view.size), **self.screens)
