@@ -100,15 +100,11 @@ class Stages:
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the features (T, D) float32 of texts, at least one; those not there yet are encoded together."""
         keys = [digest(stage=self._identities["texts"], text=text) for text in texts]
-        found = {key: entry for key in dict.fromkeys(keys) if (entry := self._read("texts", key)) is not None}
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        if missing:
-            with self._timed("texts", len(missing)):
-                features = self.encoder.encode_texts(list(missing.values()))
-            for key, row in zip(missing, features, strict=True):
-                found[key] = _pack_array(row)
-                self._write("texts", key, found[key])
-        return np.stack([_unpack_array(found[key]) for key in keys])
+
+        def make(missing: list[str]) -> list[dict[str, np.ndarray]]:
+            return [_pack_array(row) for row in self.encoder.encode_texts(missing)]
+
+        return np.stack([_unpack_array(entry) for entry in self._results("texts", keys, texts, make)])
 
     def maps(self, view: View, phrases: Sequence[Phrase]) -> list[Maps]:
         """Returns the maps of phrases in one image; those that are not there yet are made together."""
@@ -122,15 +118,11 @@ class Stages:
             )
             for phrase in phrases
         ]
-        found = {key: entry for key in dict.fromkeys(keys) if (entry := self._read("maps", key)) is not None}
-        missing = {key: phrase for key, phrase in zip(keys, phrases, strict=True) if key not in found}
-        if missing:
-            with self._timed("maps", len(missing)):
-                made = self.grounding.maps(view, list(missing.values()))
-            for key, maps in zip(missing, made, strict=True):
-                found[key] = maps.pack()
-                self._write("maps", key, found[key])
-        return [Maps.unpack(found[key]) for key in keys]
+
+        def make(missing: list[Phrase]) -> list[dict[str, np.ndarray]]:
+            return [maps.pack() for maps in self.grounding.maps(view, missing)]
+
+        return [Maps.unpack(entry) for entry in self._results("maps", keys, phrases, make)]
 
     def _proposals_key(self, view: View) -> str:
         truth = None
@@ -162,6 +154,24 @@ class Stages:
             self._write(stage, key, pack(result))
         self._last[stage] = (key, result)
         return result
+
+    def _results(
+        self,
+        stage: str,
+        keys: Sequence[str],
+        items: Sequence[T],
+        make: Callable[[list[T]], Sequence[Mapping[str, np.ndarray]]],
+    ) -> list[Mapping[str, np.ndarray]]:
+        """Returns what a stage gives for each of some items; those that are not there yet are made together."""
+        found = {key: entry for key in dict.fromkeys(keys) if (entry := self._read(stage, key)) is not None}
+        missing = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
+        if missing:
+            with self._timed(stage, len(missing)):
+                made = make(list(missing.values()))
+            for key, entry in zip(missing, made, strict=True):
+                found[key] = entry
+                self._write(stage, key, entry)
+        return [found[key] for key in keys]
 
     def _read(self, stage: str, key: str) -> Mapping[str, np.ndarray] | None:
         entry = None if self._disks is None else self._disks[stage].get(key)
