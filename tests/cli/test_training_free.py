@@ -137,7 +137,7 @@ def test_settings_of_labels_are_checked(wrong, tmp_path):
 
 def test_training_it_is_refused():
     from runs import composed
-    from s4eca.cli.train import train
+    from s4eca.cli.training import train
 
     with pytest.raises(S4ecaError, match=r"training-free; evaluate it with python eval\.py"):
         train(composed("model=dgl_rsis_tiny", "data=synthetic"), Path("nowhere"))

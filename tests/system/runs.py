@@ -13,7 +13,7 @@ from omegaconf import open_dict
 
 from s4eca.cli.config import plain
 from s4eca.cli.eval import evaluate_composed
-from s4eca.cli.train import train as run_training
+from s4eca.cli.training import train as run_training
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT.parent / "shared" / "data"

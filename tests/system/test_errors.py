@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from runs import TINY, composed, evaluate, evaluate_here, train
 from s4eca.cli.main import app
-from s4eca.cli.train import train as run_training
+from s4eca.cli.training import train as run_training
 from s4eca.errors import S4ecaError
 
 pytestmark = pytest.mark.system
