@@ -13,12 +13,7 @@ be built is shown with what it says.
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +28,7 @@ from s4eca.cli.config import conf_dir, plain
 from s4eca.cost import Cost, TrainingStep, measure
 from s4eca.errors import S4ecaError
 from s4eca.lit.referring import parameter_groups
+from turns import Seconds, machine, markdown, take_turns, times
 
 REFERENCE = "full"
 WORDS = 20
@@ -73,18 +69,6 @@ ROWS: dict[str, list[str]] = {
     },
     **{name: [f"tuning={name}", PWAM] for name in ("etris", "detris", "cola")},
 }
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Seconds of a step, and its ratio to full fine-tuning's of the same round: median and quartiles."""
-
-    median: float
-    q1: float
-    q3: float
-    ratio: float
-    ratio_q1: float
-    ratio_q3: float
 
 
 @dataclass(frozen=True)
@@ -147,47 +131,11 @@ def run(names: list[str], options: argparse.Namespace) -> list[Row]:
             if options.rounds == 0:
                 rows[name] = Row(name, ROWS[name], costs[name])
                 del steps[name]
-        for name, seconds in timed(steps, options.rounds).items():
+        timed = take_turns(steps, options.rounds, REFERENCE, options.device) if options.rounds else {}
+        for name in steps:
             # the reference's own seconds are those beside the first group
-            rows.setdefault(name, Row(name, ROWS[name], costs[name], seconds))
+            rows.setdefault(name, Row(name, ROWS[name], costs[name], timed.get(name)))
     return [rows[name] for name in names]
-
-
-def timed(steps: dict[str, TrainingStep], rounds: int) -> Mapping[str, Seconds | None]:
-    """Times the steps in turn; without rounds there is nothing to say."""
-    if rounds == 0:
-        return dict.fromkeys(steps)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        names = list(steps)
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            taken = _seconds(steps[name])
-            if turn > 0:  # the first round warms up
-                seconds[name].append(taken)
-    result = {}
-    for name, times in seconds.items():
-        ratios = [own / base for own, base in zip(times, seconds[REFERENCE], strict=True)]
-        (q1, median, q3), (ratio_q1, ratio, ratio_q3) = _quartiles(times), _quartiles(ratios)
-        result[name] = Seconds(median, q1, q3, ratio, ratio_q1, ratio_q3)
-    return result
-
-
-def _seconds(step: TrainingStep) -> float:
-    _wait(step.image.device)
-    start = time.perf_counter()
-    step()
-    _wait(step.image.device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _quartiles(values: list[float]) -> list[float]:
-    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
 
 
 def tables(rows: list[Row]) -> str:
@@ -217,28 +165,14 @@ def tables(rows: list[Row]) -> str:
                 f"{_mib(walk)} ({_share(walk, reference.saved.towers_and_method)})",
                 f"{_mib(whole)} ({_share(whole, reference.saved.step)})",
                 _mib(cost.peak),
-                *_times(row.seconds),
+                *times(row.seconds),
             ]
         )
     size_names = ["method", "learned", "head", "of towers", "file MiB", "head file MiB", "state MiB", "head state MiB"]
     cost_names = ["method", "fwd GMACs", "fwd+bwd GMACs", "saved MiB, towers and method", "saved MiB, whole step"]
     cost_names += ["peak MiB", "s/step", "ratio"]
     refused = [f"{row.name}: refused: {row.refused}" for row in rows if row.refused is not None]
-    return "\n\n".join([_markdown(size_names, sizes), _markdown(cost_names, costs), *refused])
-
-
-def _times(seconds: Seconds | None) -> list[str]:
-    if seconds is None:
-        return ["-", "-"]
-    return [
-        f"{seconds.median:.3g} ({seconds.q1:.3g}-{seconds.q3:.3g})",
-        f"{seconds.ratio:.2f} ({seconds.ratio_q1:.2f}-{seconds.ratio_q3:.2f})",
-    ]
-
-
-def _markdown(names: list[str], rows: list[list[str]]) -> str:
-    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([markdown(size_names, sizes), markdown(cost_names, costs), *refused])
 
 
 def _mib(size: int) -> str:
@@ -259,14 +193,9 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
     command += ["--batch-size", str(options.batch_size), "--seed", str(options.seed), "--device", options.device]
     if options.only:
         command += ["--only", ",".join(options.only)]
-    gpu = torch.device(options.device).type == "cuda"
     return {
         "command": " ".join(command),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(options.device) if gpu else None,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        **machine(options.device),
         "preset": options.preset,
         "image_size": PRESETS[options.preset]["image_size"],
         "words": WORDS,
@@ -276,13 +205,6 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "precision": "32",
         "reference": REFERENCE,
     }
-
-
-def _cpu() -> str:
-    """Returns the processor's model, or the architecture where the system does not say."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
