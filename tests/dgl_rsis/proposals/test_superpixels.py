@@ -43,6 +43,18 @@ def test_finds_plain_objects(proposer):
     np.testing.assert_array_equal(found.bits, again.bits)
 
 
+def test_a_hood_beyond_its_windscreen_belongs_to_the_bus():
+    image = np.full((90, 120, 3), 90, np.uint8)
+    image[40:60, 30:86] = (250, 200, 30)
+    image[40:60, 70:76] = 20  # the windscreen
+    truth = np.zeros((90, 120), bool)
+    truth[40:60, 30:86] = True
+    # 20 x 56 pixels; the hull of body and hood is a pixel larger all around
+    assert best_iou(Felzenszwalb().propose(View(image, "key")), truth) == pytest.approx(1120 / (22 * 58), abs=0.02)
+    # six pixels are too far, and without the hood 47 x 20 pixels of 48 x 22 are right
+    assert best_iou(Felzenszwalb(gap=0.1).propose(View(image, "key")), truth) < 0.8
+
+
 def test_a_plain_image_has_no_proposal():
     assert len(Felzenszwalb().propose(View(np.full((40, 50, 3), 7, np.uint8), "key"))) == 0
 
@@ -55,6 +67,7 @@ def test_a_plain_image_has_no_proposal():
         (Slic, {"max_side": 3}, "max_side"),
         (Slic, {"extent": 1.5}, "extent"),
         (Slic, {"box_iou": -0.1}, "box_iou"),
+        (Slic, {"gap": -0.1}, "gap"),
         (Slic, {"weight": 0}, "weight"),
         (Felzenszwalb, {"limit": 0}, "limit"),
         (Felzenszwalb, {"min_area": 0}, "min_area"),
@@ -139,9 +152,8 @@ def test_recall_on_real_images():
         if sample.mask.any():
             ious.append(best_iou(found, sample.mask.numpy()))
     assert len(ious) == 16
-    assert np.mean(ious) >= 0.60
-    assert np.mean(ious[:8]) > 0.55
-    assert np.mean(ious[8:]) > 0.65
+    assert np.mean(ious[:8]) >= 0.60
+    assert np.mean(ious[8:]) >= 0.60
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample data is not here")
