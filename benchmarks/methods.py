@@ -27,7 +27,7 @@ from s4eca.build import build_module
 from s4eca.cli.config import conf_dir, plain
 from s4eca.cost import Cost, TrainingStep, measure
 from s4eca.errors import S4ecaError
-from s4eca.lit.referring import parameter_groups
+from s4eca.lit.optimizer import parameter_groups
 from turns import Seconds, machine, markdown, take_turns, times
 
 REFERENCE = "full"

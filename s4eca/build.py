@@ -1,6 +1,7 @@
 """From a resolved config to objects: the only place that turns `_target_` into code."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from s4eca.checkpoint import AtomicCheckpointIO
+from s4eca.checkpoint_io import AtomicCheckpointIO
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.dgl_rsis.knowledge import Knowledge, available
 from s4eca.dgl_rsis.pipeline import Pipeline
 from s4eca.errors import S4ecaError
+from s4eca.lit.distributed import DDP
 from s4eca.lit.referring import ReferringModule
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.towers.base import TextTower, VisionTower
+from s4eca.weights import HUB
+from s4eca.weights_folder import Kept, place, read_folder
+from s4eca.weights_folder.needs import nested
 
 Config = dict[str, Any]
 
@@ -63,9 +68,50 @@ def build_data(config: Config) -> ReferringDataModule:
     return instantiate(config["data"], "data")
 
 
+def open_weights(config: Config) -> Kept | None:
+    """Reads the manifest of `weights_folder`; None where the config names no folder.
+
+    Raises:
+        S4ecaError: the folder is not there, or its manifest is damaged.
+    """
+    folder = config.get("weights_folder")
+    return None if folder is None else read_folder(folder)
+
+
+def build_model(node: Mapping[str, Any], key: str, kept: Kept | None, **arguments: Any) -> Any:
+    """Builds a tower or another part with weights, taking from a weights folder what would come from the hub.
+
+    What is built says of itself what it says when it comes from the hub, and the node stays as it was: a checkpoint
+    does not know the folder's files.
+
+    Args:
+        node: as `instantiate` takes it; nodes within it may have weights too.
+        key: where it stands in the config, for errors.
+        kept: what `open_weights` gave.
+        arguments: further arguments of the target.
+
+    Raises:
+        S4ecaError: what `instantiate` and `s4eca.weights_folder.place` raise.
+    """
+    if kept is None:
+        return instantiate(node, key, **arguments)
+    _check_targets(node, key)
+    for name in nested(node):
+        value, inner = node[name], f"{key}.{name}"
+        items = [build_model(item, inner, kept) for item in (value if isinstance(value, list) else [value])]
+        arguments[name] = items if isinstance(value, list) else items[0]
+    own = {name: value for name, value in node.items() if name not in arguments}
+    placed = place(kept, own, key)
+    built = instantiate(placed, key, **arguments)
+    if placed.get("weights") != own.get("weights"):
+        built.base = replace(built.base, source=str(own.get("weights", HUB)))
+    return built
+
+
 def build_towers(config: Config) -> tuple[TextTower, VisionTower]:
     """Builds both towers, frozen."""
-    return instantiate(config["text"], "text"), instantiate(config["vision"], "vision")
+    kept = open_weights(config)
+    return build_model(config["text"], "text", kept), build_model(config["vision"], "vision", kept)
 
 
 def build_module(config: Config, towers: tuple[TextTower, VisionTower] | None = None) -> ReferringModule:
@@ -111,15 +157,16 @@ def build_pipeline(config: Config, dataset: str, expressions: bool = True) -> Pi
     knowledge = Knowledge.load(model["knowledge"] or dataset)
     selector = instantiate(config["selector"], "selector")
     decoupler = instantiate(config["decoupler"], "decoupler", knowledge=knowledge)
-    proposer = instantiate(config["proposer"], "proposer")
-    clip = instantiate(config["clip"], "clip")
+    kept = open_weights(config)
+    proposer = build_model(config["proposer"], "proposer", kept)
+    clip = build_model(config["clip"], "clip", kept)
     shared = {"clip": clip} if config["grounding"].get("clip") == config["clip"] else {}  # loaded once
     grounding = {name: value for name, value in config["grounding"].items() if name not in shared}
     return Pipeline(
         decoupler=decoupler,
         proposer=proposer,
         regions=instantiate(model["regions"], "model.regions", clip=clip),
-        grounding=instantiate(grounding, "grounding", **shared) if expressions else None,
+        grounding=build_model(grounding, "grounding", kept, **shared) if expressions else None,
         selector=selector,
         knowledge=knowledge,
         prompts=model["prompts"],
@@ -168,9 +215,12 @@ def build_trainer(config: Config, folder: Path, callbacks: list[Callback], logge
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
+    settings = config["trainer"]
+    several = settings.get("devices", 1) not in (1, "1") and settings.get("strategy", "auto") in ("auto", "ddp")
     return instantiate(
-        config["trainer"],
+        settings,
         "trainer",
+        **({"strategy": DDP()} if several else {}),
         default_root_dir=str(folder),
         callbacks=callbacks,
         logger=loggers or False,

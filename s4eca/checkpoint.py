@@ -21,7 +21,6 @@ import safetensors.torch
 import timm
 import torch
 import transformers
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -211,15 +210,3 @@ def _read_folder(folder: Path) -> Checkpoint:
     except (safetensors.SafetensorError, ValueError) as error:
         raise S4ecaError(f"{folder} cannot be read as a shared checkpoint ({error}).") from error
     return Checkpoint(folder, state, meta)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes next to the target and moves into place, so that a killed run never leaves half a checkpoint."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Saves to `path`; a checkpoint that was there before is replaced only by a complete one."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        partial.replace(target)

@@ -165,14 +165,14 @@ def macs(function: Callable[[], object]) -> int:
     Attention runs as plain matrix products meanwhile, so that it counts alike on every machine; its softmax, norms,
     activations and the optimiser count nothing. Work done twice under activation checkpointing counts twice.
     """
-    mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
+    mapping = {torch.ops.aten.convolution_backward: convolution_backward}
     counter = FlopCounterMode(display=False, custom_mapping=mapping)
     with sdpa_kernel(SDPBackend.MATH), counter:
         function()
     return counter.get_total_flops() // 2
 
 
-def _convolution_backward(grad: list[int], x: list[int], weight: list[int], *settings: Any, **_: Any) -> int:
+def convolution_backward(grad: list[int], x: list[int], weight: list[int], *settings: Any, **_: Any) -> int:
     """FLOPs of a convolution's backward pass from shapes.
 
     The gradients of input and weight each take as many products as the forward pass; torch's own formula counts the

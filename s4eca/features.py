@@ -22,6 +22,7 @@ from s4eca.cache import DiskCache, digest, readable
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
+from s4eca.frozen_dtype import holds_bf16
 from s4eca.runner import Encoded, Runner
 from s4eca.towers.base import Tower, VisionTower
 from s4eca.weights import hash_weights
@@ -41,7 +42,8 @@ def open_features(folder: str | Path | None, runner: Runner, dtype: str = "bf16"
     """Returns the cache in a folder, None where there is none.
 
     Raises:
-        S4ecaError: an unknown `dtype`, or a method inside the towers, whose features change in every step.
+        S4ecaError: an unknown `dtype`, a method inside the towers, whose features change in every step, or towers held
+            in bf16, where features are encoded in fp32.
     """
     if dtype not in DTYPES:
         raise S4ecaError(f"model.feature_dtype={dtype} is none of {', '.join(DTYPES)}.")
@@ -51,6 +53,11 @@ def open_features(folder: str | Path | None, runner: Runner, dtype: str = "bf16"
         raise S4ecaError(
             f"{_SETTING} keeps what frozen towers give, and with model.segmenter.placement={runner.scope.placement} it"
             f" changes as the method learns; set model.segmenter.placement=side or {_SETTING}=null."
+        )
+    if holds_bf16(runner.text) or holds_bf16(runner.vision):
+        raise S4ecaError(
+            f"{_SETTING} encodes with towers in fp32; set model.segmenter.tower_dtype=fp32, which costs memory and no "
+            "time once the features are kept."
         )
     return FeatureCache(folder, runner, dtype)
 

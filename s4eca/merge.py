@@ -20,10 +20,12 @@ from s4eca.build import Config, build_module, instantiate
 from s4eca.checkpoint import Checkpoint, describe, load_learned, read_checkpoint, share
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
+from s4eca.frozen_dtype import in_fp32
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.towers.base import Tower
 from s4eca.tuning import Frozen, LoRA, TuningMethod
 from s4eca.weights import BaseWeights, hash_weights
+from s4eca.weights_folder import usable_folder
 
 VISION, TEXT = "vision.safetensors", "text"
 
@@ -56,7 +58,8 @@ def merge(
     make_folder(folder)
     for tower, weights in (("vision", vision_weights), ("text", text_weights)):
         config[tower]["weights"] = weights or config[tower]["weights"]
-    segmenter = build_module(config).segmenter
+    config["weights_folder"] = usable_folder(config)  # that of the machine that trained, where it is here
+    segmenter = build_module(in_fp32(config)).segmenter
     load_learned(segmenter, checkpoint)
     assert isinstance(segmenter.method, LoRA)
     segmenter.method.merge(segmenter.text, segmenter.vision)
@@ -69,7 +72,7 @@ def merge(
 
 def _frozen(config: Config) -> Config:
     """The config of the merged network."""
-    plain: dict[str, Any] = {**config, "tuning": {"_target_": "s4eca.tuning.Frozen"}}
+    plain: dict[str, Any] = {**config, "tuning": {"_target_": "s4eca.tuning.Frozen"}, "weights_folder": None}
     if "budget" in config:
         plain["budget"] = None  # nothing is left whose width it could set
     plain["vision"] = {**config["vision"], "weights": VISION}

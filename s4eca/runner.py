@@ -1,4 +1,4 @@
-"""The one place that walks the towers: schedule, taps, no-gradient prefix, activation checkpointing, compile."""
+"""The one place that walks the towers: schedule, taps, no-gradient prefix, equal rows, checkpointing, compile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from s4eca.errors import S4ecaError
-from s4eca.towers.base import Site, State, TextTower, Tower, VisionTower, from_grid, no_tap, to_grid
+from s4eca.sharing import Rows, Shared
+from s4eca.towers.base import Kind, Site, State, TextTower, Tower, VisionTower, from_grid, no_tap, to_grid
 from s4eca.tuning.base import INSIDE, Carry, Context, Scope, TuningMethod, Walk
+from s4eca.walking import Walking
 
 # changes a finished stage's grid before the next stage reads it: (stage, grid (B, H, W, C), words (B, L, D)) -> grid
 AtStage = Callable[[int, Tensor, Tensor], Tensor]
@@ -93,6 +95,9 @@ class Runner:
         self.text, self.vision, self.method, self.scope = text, vision, method, scope
         self.grad_checkpointing = grad_checkpointing
         self.schedule = method.schedule(text, vision)
+        # where words and pixels meet: from here on equal rows of a batch may differ
+        enters = 0 if scope.placement == "side" else method.language_enters(vision)
+        self.meeting = next((walk for walk in self.schedule if walk.tower == "vision" and walk.index >= enters), None)
         self.groups = self._groups()
         self._take = self._step
         if compile != "none":
@@ -106,6 +111,7 @@ class Runner:
         attention_mask: Tensor,
         at_stage: AtStage | None = None,
         encoded: Encoded | None = None,
+        shared: Shared | None = None,
     ) -> Walked:
         """Walks both towers.
 
@@ -116,27 +122,40 @@ class Runner:
             at_stage: feeds something back into the vision tower after each stage; it gets the final words, so all of
                 the text tower comes first (`words_first`).
             encoded: what `encode` gave for the same inputs, for a method at the side; None walks the towers.
+            shared: equal rows of the inputs, which are walked once until words and pixels meet; None walks all.
         """
         if self.scope.placement == "side":
-            return self._beside(encoded or self.encode(image, input_ids, attention_mask), attention_mask)
-        context = Context(word_mask=attention_mask.bool())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.scope.start_stage == 1):
-            first = self.vision.begin(image)
-        states = {"text": self.text.begin(input_ids, attention_mask), "vision": first}
-        ends: dict[str, list[State]] = {"text": [], "vision": []}
-        carry: Carry = {}
+            return self._beside(encoded or self.encode(image, input_ids, attention_mask, shared), attention_mask)
+        walking = self._begin(image, input_ids, attention_mask, shared)
         for walks in self.groups:
+            if self.meeting in walks:
+                walking.meet()
             tower = self.text if walks[0].tower == "text" else self.vision
-            state, carry = self._run(tower, walks, states[tower.kind], context, carry)
+            state, carry = walking.states[tower.kind], walking.carry[tower.kind]
+            walking.advance(tower.kind, *self._run(tower, walks, state, walking.context, carry))
             step = tower.steps[walks[-1].index]
             if step.ends_stage and tower.kind == "vision" and at_stage is not None:
-                words = self.text.end(ends["text"][-1])
+                walking.meet()
+                state = walking.states["vision"]
+                words = self.text.end(walking.ends["text"][-1])
                 front, grid = to_grid(state.hidden, step)
-                state = State(from_grid(front, at_stage(step.stage, grid, words)), state.mask)
+                walking.states["vision"] = State(from_grid(front, at_stage(step.stage, grid, words)), state.mask)
             if step.ends_stage:
-                ends[tower.kind].append(state)
-            states[tower.kind] = state
-        return Walked(self.text.end(ends["text"][-1]), self.vision.end(ends["vision"]))
+                walking.ends[tower.kind].append(walking.states[tower.kind])
+        walking.meet()
+        return Walked(self.text.end(walking.ends["text"][-1]), self.vision.end(walking.ends["vision"]))
+
+    def _begin(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, shared: Shared | None) -> Walking:
+        """Embeds the inputs, of equal ones the first."""
+        whole = Context(word_mask=attention_mask.bool())
+        if shared is not None and self.meeting == Walk("vision", 0):
+            shared = Shared(words=shared.words)  # embedding an image twice costs no more than copying the grid
+        words, images = (shared.words, shared.images) if shared is not None else (None, None)
+        input_ids, attention_mask, image = _join(words, input_ids), _join(words, attention_mask), _join(images, image)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.scope.start_stage == 1):
+            first = self.vision.begin(image)
+        states: dict[Kind, State] = {"text": self.text.begin(input_ids, attention_mask), "vision": first}
+        return Walking(states, Context(attention_mask.bool()) if shared is not None else whole, shared, whole)
 
     @property
     def words_first(self) -> bool:
@@ -144,9 +163,12 @@ class Runner:
         return all(walk.tower == "text" for walk in self.schedule[: len(self.text.steps)])
 
     @torch.no_grad()
-    def encode(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+    def encode(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, shared: Shared | None = None) -> Encoded:
         """Walks the towers alone and returns what a method at their side reads; arguments as in a call."""
-        return Encoded(self.encode_words(input_ids, attention_mask), self.encode_image(image))
+        words, images = (shared.words, shared.images) if shared is not None else (None, None)
+        hidden = self.encode_words(_join(words, input_ids), _join(words, attention_mask))
+        stages = self.encode_image(_join(images, image))
+        return Encoded([_spread(words, state) for state in hidden], [_spread(images, state) for state in stages])
 
     @torch.no_grad()
     def encode_words(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
@@ -231,3 +253,11 @@ class Runner:
             return x
 
         return tower.step(index, state, tap), carry
+
+
+def _join(rows: Rows | None, inputs: Tensor) -> Tensor:
+    return inputs if rows is None else rows.join(inputs)
+
+
+def _spread(rows: Rows | None, joined: Tensor) -> Tensor:
+    return joined if rows is None else rows.spread(joined)

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.decoders.memory import put_channels_first, put_channels_last
 from s4eca.errors import S4ecaError
+from s4eca.frozen_dtype import TOWER_DTYPES, check_autocast, hold_in_bf16
 from s4eca.fusion import Fusion
 from s4eca.fusion.none import NoFusion
 from s4eca.runner import Encoded, Runner
+from s4eca.sharing import Shared
 from s4eca.towers.base import TextTower, VisionTower
 from s4eca.tuning.base import Placement, Scope, TuningMethod
+from s4eca.walking import check_shareable
 
 GROUPS = ("method", "norms", "fusion", "decoder")
 
@@ -32,6 +36,14 @@ class ReferringSegmenter(nn.Module):
         start_stage: first vision stage, from 1, where the method acts; those below run without gradients.
         grad_checkpointing: see `Runner`.
         compile: see `Runner`.
+        tower_dtype: `fp32`, or `bf16` for frozen weights that bf16 autocast, under which alone it works, would cast
+            anyway; the results are equal bit for bit.
+        channels_last: the decoder works on feature maps with their channels last, as the towers give them; otherwise
+            they are copied first.
+        encode_once: what samples of a batch have in common goes through the towers once (see `Shared`). Kernels are
+            chosen by the number of rows, so last bits change as with another batch size: in fp32 the towers' words and
+            pyramid by less than 2e-6, logits by less than 1e-5 of the largest. True in training and evaluation, None in
+            evaluation alone where nothing is compiled, False never.
 
     Raises:
         S4ecaError: no part of it would bring language into the image, or settings that do not go together.
@@ -49,6 +61,9 @@ class ReferringSegmenter(nn.Module):
         start_stage: int = 1,
         grad_checkpointing: Literal["none", "block", "stage"] = "none",
         compile: str = "none",
+        tower_dtype: Literal["fp32", "bf16"] = "fp32",
+        channels_last: bool = True,
+        encode_once: bool | None = None,
     ) -> None:
         super().__init__()
         self.fusion: Fusion
@@ -56,6 +71,12 @@ class ReferringSegmenter(nn.Module):
             raise S4ecaError(f"model.segmenter.head_logits={head_logits} is neither 1 nor 2.")
         if placement not in ("inside", "side"):
             raise S4ecaError(f"model.segmenter.placement={placement} is neither inside nor side.")
+        if tower_dtype not in TOWER_DTYPES:
+            raise S4ecaError(f"model.segmenter.tower_dtype={tower_dtype} is neither {' nor '.join(TOWER_DTYPES)}.")
+        if type(channels_last) is not bool:
+            raise S4ecaError(f"model.segmenter.channels_last={channels_last} is neither true nor false.")
+        if encode_once is not None and type(encode_once) is not bool:
+            raise S4ecaError(f"model.segmenter.encode_once={encode_once} is neither true nor false nor null.")
         self.text, self.vision, self.method = text, vision, method
         self.scope = Scope(placement, start_stage)
         method.attach(text, vision, self.scope)
@@ -85,9 +106,21 @@ class ReferringSegmenter(nn.Module):
                 f"tuning={method.name} lets no gradient into the towers, so there is nothing to recompute; set "
                 "model.segmenter.grad_checkpointing=none."
             )
+        self.tower_dtype, self.channels_last, self.encode_once = tower_dtype, channels_last, encode_once
+        if tower_dtype == "bf16":
+            hold_in_bf16(text, vision, method.name)
+        if channels_last:
+            put_channels_last(self.decoder)
+        if encode_once:
+            self._check_sharing()
 
     def forward(
-        self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, encoded: Encoded | None = None
+        self,
+        image: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        encoded: Encoded | None = None,
+        shared: Shared | None = None,
     ) -> Tensor:
         """Returns logits (B, S, S) in fp32; a pixel belongs to the target where its logit is above 0.
 
@@ -96,7 +129,13 @@ class ReferringSegmenter(nn.Module):
             input_ids: (B, L).
             attention_mask: (B, L), 1 for words.
             encoded: what the frozen towers gave for this batch, where a method at their side has it already.
+            shared: what samples of the batch have in common, as `Batch` says it.
+
+        Raises:
+            S4ecaError: towers in bf16 outside of bf16 autocast.
         """
+        if self.tower_dtype == "bf16":
+            check_autocast(image.device.type)
         word_mask = attention_mask.bool()
         fused: list[Tensor] = []
 
@@ -106,10 +145,12 @@ class ReferringSegmenter(nn.Module):
             return onward
 
         at_stage = feed_back if self.fusion.feedback else None
-        walked = self.runner(image, input_ids, attention_mask, at_stage, encoded)
+        walked = self.runner(
+            image, input_ids, attention_mask, at_stage, encoded, shared if self._encodes_once() else None
+        )
         pyramid = fused if self.fusion.feedback else self.fusion(walked.pyramid, walked.words, word_mask)
         normed = [norm(grid) for norm, grid in zip(self.norms, pyramid, strict=True)]
-        scores = self.decoder(normed).float()
+        scores = self.decoder(normed if self.channels_last else put_channels_first(normed)).float()
         logits = scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores[:, 0]
         # align_corners as in LAVT's decoder and final resize
         return F.interpolate(logits[:, None], size=image.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
@@ -124,6 +165,23 @@ class ReferringSegmenter(nn.Module):
     def predict(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Returns masks (B, S, S) bool; arguments as in `forward`."""
         return self(image, input_ids, attention_mask) > 0
+
+    def _encodes_once(self) -> bool:
+        if self.encode_once is not None:
+            return self.encode_once
+        return not self.training and not self.runner.compiled  # every number of rows would be compiled anew
+
+    def _check_sharing(self) -> None:
+        """Refuses what does not go together with `encode_once=True`."""
+        if self.runner.compiled:
+            raise S4ecaError(
+                "model.segmenter.encode_once=true walks another number of rows in every batch, and each would be "
+                "compiled anew; set model.segmenter.compile=none, or encode_once=false."
+            )
+        if self.scope.placement == "inside":  # beside them, the towers are walked as they were loaded
+            depths = self.vision.stage_depths()
+            enters = self.method.language_enters(self.vision)
+            check_shareable(self, self.method, min(enters, depths[0]) if self.fusion.feedback else enters)
 
     def learned_state(self) -> dict[str, Tensor]:
         """Returns everything that can change in training, by name; frozen tower weights are not in it."""

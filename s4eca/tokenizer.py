@@ -47,7 +47,7 @@ def load_tokenizer(source: str, key: str = "text") -> PreTrainedTokenizerBase:
         reason = str(error).splitlines()[0].rstrip(".")
         raise S4ecaError(
             f"the tokenizer in {source} could not be loaded ({reason}); give a folder that holds one with "
-            f"{key}.tokenizer=PATH."
+            f"{key}.tokenizer=PATH, or weights_folder=FOLDER, see `s4eca weights fetch`."
         ) from error
     # beside a model's config alone transformers makes up a tokenizer of nothing but special tokens
     if not any(tokenizer.get_vocab().keys() - tokenizer.all_special_tokens):

@@ -4,6 +4,7 @@ from torch import nn
 
 from s4eca.decoders.fpn import FPNDecoder
 from s4eca.decoders.lavt import LAVTDecoder
+from s4eca.decoders.memory import put_channels_first, put_channels_last
 from s4eca.errors import S4ecaError
 
 SWIN_B = (128, 256, 512, 1024)
@@ -43,7 +44,7 @@ def test_lavt_factor_sets_the_width():
     assert parameters(decoder) == 9 * sum(convolutions) + 6 * 2 * 256 + 256 + 1
 
 
-@pytest.mark.parametrize(("width", "millions"), [(256, 3.44), (128, 0.99)])
+@pytest.mark.parametrize(("width", "millions"), [(256, 3.44), (224, 2.69), (128, 0.99)])
 def test_fpn_parameter_count_by_hand(width, millions):
     with torch.device("meta"):
         decoder = FPNDecoder(SWIN_B, out_channels=2, width=width)
@@ -110,3 +111,45 @@ def test_impossible_options_are_refused():
         LAVTDecoder((64,), 1)
     with pytest.raises(S4ecaError, match="lower the factor"):
         LAVTDecoder((4, 8), 1, factor=16)
+
+
+@pytest.mark.parametrize("decoder", ["lavt", "fpn"])
+def test_both_orders_in_memory_give_the_same_scores_and_gradients(decoder):
+    results = []
+    for last in (False, True):
+        module, grids = small(decoder), [grid.requires_grad_() for grid in pyramid()]
+        if last:
+            put_channels_last(module)
+        seen: list[torch.Tensor] = []
+        convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+        for part in convolutions:
+            part.register_forward_pre_hook(lambda part, given, seen=seen: seen.append(given[0]))
+        scores = module(grids if last else put_channels_first(grids))
+        scores.square().mean().backward()
+        order = torch.channels_last if last else torch.contiguous_format
+        assert all(given.is_contiguous(memory_format=order) for given in seen)
+        assert all(part.weight.is_contiguous(memory_format=order) for part in convolutions)
+        gradients = [part.grad for part in (*module.parameters(), *grids)]
+        results.append([scores.detach(), *gradients])
+    largest = max(value.abs().max() for value in results[0][1:])
+    assert (results[1][0] - results[0][0]).abs().max() <= 1e-5 * results[0][0].abs().max()
+    for one, other in zip(*results, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * max(largest, other.abs().max())
+
+
+def test_weights_load_from_one_order_into_the_other(tmp_path):
+    first, last = small("fpn"), small("fpn")
+    put_channels_last(last)
+    kernel = last.smooth[0][0].weight
+    assert not kernel.is_contiguous()
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter += 1
+    torch.save(last.state_dict(), tmp_path / "last.pt")
+    first.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True))
+    assert first.smooth[0][0].weight.is_contiguous(), "the order in memory is the network's"
+    assert all(torch.equal(one, other) for one, other in zip(first.parameters(), last.parameters(), strict=True))
+    torch.save(small("fpn").state_dict(), tmp_path / "first.pt")
+    last.load_state_dict(torch.load(tmp_path / "first.pt", weights_only=True))
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(kernel, small("fpn").smooth[0][0].weight)

@@ -9,11 +9,17 @@ from s4eca.fusion.film import FiLM
 from s4eca.fusion.pwam import PWAM
 from s4eca.runner import Runner
 from s4eca.segmenter import ReferringSegmenter, group_of
-from s4eca.tuning import ETRIS, S4ECA, Frozen, FullFineTuning, LoRA
+from s4eca.towers import SwinTower
+from s4eca.tuning import ETRIS, S4ECA, Frozen, FullFineTuning, LoRA, NormTuning
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
-from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
+from tiny import NAMES, SIZE, SWIN, shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
 
 SMALL = partial(S4ECA, TextSettings(width=16, heads=2), VisualSettings(width=8))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
 
 
 def test_logits_at_input_size_and_masks_above_zero():
@@ -142,3 +148,58 @@ def test_fpn_network_does_not_depend_on_the_batch():
     together = network(image, ids, mask)
     alone = torch.cat([network(image[i : i + 1], ids[i : i + 1], mask[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+
+
+def test_the_decoders_memory_is_a_switch():
+    last, first = (tiny_segmenter(SMALL(), channels_last=on).eval() for on in (True, False))
+    kernels = [network.decoder.smooth[0][0].weight for network in (last, first)]
+    assert [kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels] == [True, False]
+    shake(last)
+    first.load_state_dict(last.learned_state(), strict=False)
+    expected = last(*tiny_inputs())
+    grids: list[torch.Tensor] = []
+    first.decoder.register_forward_pre_hook(lambda part, given: grids.extend(given[0]))
+    logits = first(*tiny_inputs())
+    assert all(grid.permute(0, 3, 1, 2).is_contiguous() for grid in grids)
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+    with pytest.raises(S4ecaError, match=r"channels_last=1 is neither true nor false"):
+        tiny_segmenter(SMALL(), channels_last=1)
+
+
+# `eager` traces blocks and their shapes; inductor, which `block` stands for, needs a C++ compiler and minutes
+@pytest.mark.parametrize(
+    "backend", ["eager", *(pytest.param(it, marks=pytest.mark.slow) for it in ("aot_eager", "block"))]
+)
+def test_compiles_by_block_with_all_other_switches(backend):
+    torch._dynamo.reset()
+    networks, results = [], []
+    for chosen in ("none", backend):
+        torch.manual_seed(0)
+        vision = SwinTower(NAMES["swin"], "random", 0, SIZE, {**SWIN, "depths": [2, 1, 1, 1]}, "sdpa")
+        networks.append(
+            ReferringSegmenter(
+                tiny_text(num_hidden_layers=1),
+                vision,
+                NormTuning(),
+                partial(FPNDecoder, width=8),
+                FiLM,
+                compile=chosen,
+                tower_dtype="bf16",
+                channels_last=True,
+            )
+        )
+        shake(networks[-1], scale=0.02)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = networks[-1](*tiny_inputs())
+        logits.square().mean().backward()
+        gradients = {name: value.grad for name, value in networks[-1].named_parameters() if value.grad is not None}
+        results.append((logits.detach(), gradients))
+    (expected, wanted), (logits, gradients) = results
+    assert networks[1].runner.compiled
+    assert gradients.keys() == wanted.keys()
+    # bf16 has 8 bits, and inductor leaves some of its roundings out
+    assert backend == "block" or torch.equal(logits, expected)
+    assert (logits - expected).abs().max() <= 2**-5 * expected.abs().max()
+    largest = max(value.abs().max() for value in wanted.values())
+    for key, value in gradients.items():
+        assert (value - wanted[key]).abs().max() <= 2**-5 * largest, key

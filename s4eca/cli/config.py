@@ -1,5 +1,6 @@
 """Where the configs are, and what the entries do with them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from s4eca.cli.messages import guarded
 from s4eca.errors import S4ecaError
+from s4eca.launched import agreed_name
+
+AUTO = "auto"
+"""What `resume` is to be where a command goes on with its run folder, or starts it."""
 
 
 def conf_dir() -> str:
@@ -19,11 +25,20 @@ def conf_dir() -> str:
 
 
 def run_folder(resume: str | None, name: str, now: str) -> str:
-    """Returns the folder a run writes: a new one, or the one it resumes."""
-    return resume or f"outputs/{name}/{now}"
+    """Returns the folder a run writes: a new one, the one it resumes, or with `resume=auto` that of the SLURM job.
+
+    Raises:
+        S4ecaError: `resume=auto`, and nothing says which folder stays the same.
+    """
+    if resume != AUTO:
+        return resume or f"outputs/{name}/{agreed_name(now)}"
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise S4ecaError("resume=auto needs a folder that stays the same; give hydra.run.dir=PATH with it.")
+    return f"outputs/{name}/slurm_{job}"
 
 
-OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+OmegaConf.register_new_resolver("run_folder", guarded(run_folder), replace=True)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

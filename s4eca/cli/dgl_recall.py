@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from s4eca.build import build_data, instantiate
+from s4eca.build import build_data, build_model, open_weights
 from s4eca.cli.config import conf_dir, plain
 from s4eca.cli.dgl_scenes import device_of
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
@@ -24,7 +24,7 @@ def measure_recall(given: DictConfig) -> float:
     """Prints and writes the recall of a proposer; see `conf/dgl_recall.yaml`."""
     config = plain(given)
     data = build_data(config)
-    proposer = instantiate(config["proposer"], "proposer").to(device_of(config["accelerator"]))
+    proposer = build_model(config["proposer"], "proposer", open_weights(config)).to(device_of(config["accelerator"]))
     stages = Stages(proposer, cache=config["cache"])
     data.prepare_data()
     dataset = data.dataset(config["split"], train=False)

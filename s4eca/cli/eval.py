@@ -18,14 +18,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import Config, build_data, build_module
 from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
+from s4eca.checkpoint_source import is_remote, label, locate_checkpoint
 from s4eca.cli.config import conf_dir
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.cli.training_free import evaluate_training_free, resolve
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
+from s4eca.frozen_dtype import for_precision
 from s4eca.lit.referring import ReferringModule
+from s4eca.matmul import use_matmul_precision
+from s4eca.memory import out_of_memory_explained
 from s4eca.parameters import count_parameters, method_share
+from s4eca.weights_folder import usable_folder
 
 # what a run may have otherwise without being another training
 _ELSEWHERE = frozenset(
@@ -36,7 +41,9 @@ _ELSEWHERE = frozenset(
 )
 
 
-def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, options: Options) -> dict[str, Any]:
+def evaluate(
+    config: Config, checkpoint: Checkpoint, folder: Path | None, options: Options, origin: str | None = None
+) -> dict[str, Any]:
     """Evaluates a checkpoint under all its protocols and writes what was measured, see `run_evaluation`.
 
     Args:
@@ -44,6 +51,7 @@ def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, option
         checkpoint: as `read_checkpoint` gives it.
         folder: where the results go; None for `RUN/eval/CHECKPOINT_DATASET_SPLIT`.
         options: split and extras.
+        origin: how the checkpoint was named, where that is no path; its results then go to `outputs/ORIGIN/eval`.
 
     Returns:
         The content of `metrics.json`.
@@ -51,19 +59,27 @@ def evaluate(config: Config, checkpoint: Checkpoint, folder: Path | None, option
     Raises:
         S4ecaError: anything the user can mend, before the first sample wherever it can be known by then.
     """
+    config = for_precision(config)
+    use_matmul_precision(config["matmul_precision"])
     data = build_data(config)
     open_split(data, options)
     data.tokenizer = checkpoint.tokenizer()
     module = build_module(config)
     load_learned(module.segmenter, checkpoint)
-    folder = folder or default_folder(checkpoint.path, data.name, options)
-    return run_evaluation(
-        config, data, module, folder, options, lambda: describe(config, checkpoint, data, module, options)
-    )
+    folder = folder or default_folder(checkpoint.path, data.name, options, origin)
+    with out_of_memory_explained(config, training=False):
+        return run_evaluation(
+            config, data, module, folder, options, lambda: describe(config, checkpoint, data, module, options, origin)
+        )
 
 
 def describe(
-    config: Config, checkpoint: Checkpoint, data: ReferringDataModule, module: ReferringModule, options: Options
+    config: Config,
+    checkpoint: Checkpoint,
+    data: ReferringDataModule,
+    module: ReferringModule,
+    options: Options,
+    origin: str | None = None,
 ) -> dict[str, Any]:
     """Returns what the numbers of an evaluation belong to, as `metrics.json` and the report state it."""
     segmenter = module.segmenter
@@ -77,7 +93,7 @@ def describe(
         "image_size": config["image_size"],
         "resize": data.resize,
         "max_tokens": data.max_tokens,
-        "checkpoint": checkpoint.path.name,
+        "checkpoint": origin or checkpoint.path.name,
         "selected_by": (config["callbacks"].get("best") or {}).get("monitor"),
         "seed": config["seed"],
         "trained_on": checkpoint.meta["data"].get("name"),
@@ -135,6 +151,9 @@ def merge(trained: Config, given: DictConfig) -> Config:
     merged["data"]["cache"] = None  # folders of the machine that trained
     merged["model"]["feature_cache"] = None
     merged["trainer"]["limit_test_batches"] = 1.0
+    # those of the training were for its own number of processes
+    merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False})
+    merged["weights_folder"] = given.weights_folder or usable_folder(trained)
     for key in ("data", "vision", "text", "trainer"):
         # unresolved: what a data config refers to, such as image_size, is the checkpoint's
         change = OmegaConf.to_container(given[key], resolve=False)
@@ -171,14 +190,20 @@ def evaluate_composed(given: DictConfig) -> float:
         return evaluate_training_free(resolve(given), folder, options)
     if given.ckpt is None:
         raise S4ecaError("there is nothing to evaluate; give ckpt=PATH of a run, or model=dgl_rsis.")
-    checkpoint = read_checkpoint(given.ckpt)
-    summary = evaluate(merge(checkpoint.config, given), checkpoint, folder, options)
+    checkpoint = read_checkpoint(locate_checkpoint(given.ckpt))
+    origin = str(given.ckpt) if is_remote(given.ckpt) else None
+    summary = evaluate(merge(checkpoint.config, given), checkpoint, folder, options, origin)
     return summary["protocols"][next(iter(summary["protocols"]))]["mIoU"]
 
 
-def default_folder(ckpt: Path, dataset: str, options: Options) -> Path:
-    """Returns `RUN/eval/CHECKPOINT_DATASET_SPLIT` beside the checkpoints of a run."""
+def default_folder(ckpt: Path, dataset: str, options: Options, origin: str | None = None) -> Path:
+    """Returns `RUN/eval/CHECKPOINT_DATASET_SPLIT` beside the checkpoints of a run.
+
+    A published checkpoint lies in a cache folder; its results go to `outputs/ORIGIN/eval/CHECKPOINT_DATASET_SPLIT`.
+    """
     parent = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
+    if origin is not None:
+        parent = Path("outputs") / label(origin)
     shuffled = "" if options.shuffled is None else "_shuffled"
     return parent / "eval" / f"{ckpt.stem}_{dataset}_{options.split}{shuffled}"
 

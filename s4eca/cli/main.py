@@ -1,4 +1,4 @@
-"""`s4eca train|eval|score|compare|table|share|merge|data|dgl …`; the first three take Hydra overrides."""
+"""The `s4eca` command: `train`, `eval`, `sweep`, `score`, `profile` and `doctor` take Hydra overrides."""
 
 import sys
 from collections.abc import Callable
@@ -10,10 +10,13 @@ import typer
 from s4eca.cli.compare import compare
 from s4eca.cli.data import data
 from s4eca.cli.dgl import dgl
+from s4eca.cli.doctor import doctor
 from s4eca.cli.merge import merge
 from s4eca.cli.messages import guarded, show_warnings
+from s4eca.cli.profile import profile
 from s4eca.cli.score import score
 from s4eca.cli.table import table
+from s4eca.cli.weights import weights
 
 app = typer.Typer(
     name="s4eca",
@@ -24,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(dgl, name="dgl")
+app.add_typer(weights, name="weights")
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -43,7 +47,8 @@ def evaluate(context: typer.Context) -> None:
     _hand_over(run, context)
 
 
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(score)
+for takes_overrides in (score, profile, doctor):
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(takes_overrides)
 app.command()(compare)
 app.command()(merge)
 app.command()(table)
@@ -51,14 +56,15 @@ app.command()(table)
 
 @app.command()
 def share(
-    ckpt: Annotated[Path, typer.Argument(help="checkpoint of a run")],
+    ckpt: Annotated[str, typer.Argument(help="checkpoint of a run: PATH, wandb:… or hf:…")],
     out: Annotated[Path, typer.Argument(help="folder to write")],
 ) -> None:
     """Write the folder that people share: method.safetensors, head.safetensors and s4eca.json."""
     from s4eca.checkpoint import read_checkpoint
     from s4eca.checkpoint import share as write
+    from s4eca.checkpoint_source import locate_checkpoint
 
-    folder = write(read_checkpoint(ckpt), out)
+    folder = write(read_checkpoint(locate_checkpoint(ckpt)), out)
     for path in sorted(folder.iterdir()):
         typer.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
 

@@ -7,7 +7,9 @@ import typer
 
 
 def merge(
-    ckpt: Annotated[Path, typer.Argument(help="checkpoint of a run with tuning=lora, or its shared folder")],
+    ckpt: Annotated[
+        str, typer.Argument(help="a run with tuning=lora: PATH of its checkpoint or shared folder, wandb:… or hf:…")
+    ],
     out: Annotated[Path, typer.Argument(help="folder to write; it must not exist or be empty")],
     vision_weights: Annotated[
         str | None, typer.Option(help="where the frozen weights are now: hub or a path; default: as in training")
@@ -16,9 +18,10 @@ def merge(
 ) -> None:
     """Fold a LoRA run into its towers' weights: same scores, nothing left to add at run time."""
     from s4eca.checkpoint import read_checkpoint
+    from s4eca.checkpoint_source import locate_checkpoint
     from s4eca.merge import merge as run
 
-    folder = run(read_checkpoint(ckpt), out, vision_weights, text_weights)
+    folder = run(read_checkpoint(locate_checkpoint(ckpt)), out, vision_weights, text_weights)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         typer.echo(f"{out / path.relative_to(folder)}  {path.stat().st_size / 2**20:.1f} MiB")
     typer.echo(f"evaluate with: python eval.py ckpt={out}")

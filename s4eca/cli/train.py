@@ -5,49 +5,45 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from s4eca.cli.config import apply_overrides, conf_dir, overrides, plain
+from s4eca.cli.config import AUTO, apply_overrides, conf_dir, overrides, plain
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
-from s4eca.cli.training import train
+from s4eca.cli.resuming import Start, saved_run, start_or_go_on
+from s4eca.cli.training import tell_ended, train
 from s4eca.errors import S4ecaError
+from s4eca.launched import check_sweep
 
-
-def _saved_run(folder: Path) -> tuple[DictConfig, Path]:
-    """Returns the config and the last checkpoint of a run folder."""
-    saved, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
-    for path in (saved, last):
-        if not path.is_file():
-            raise S4ecaError(f"resume={folder} cannot go on: it has no {path.relative_to(folder)}; start a new run.")
-    config = OmegaConf.load(saved)
-    assert isinstance(config, DictConfig)
-    return config, last
+FIXED = ("budget", "init_from", "comparison", "experiment")
 
 
 @guarded
 def _task(config: DictConfig) -> float | None:
-    folder, last = Path(HydraConfig.get().runtime.output_dir), None
-    if config.resume:
-        if not Path(config.resume).is_dir():
-            raise S4ecaError(f"resume={config.resume} is not a folder; give the run folder of the run to go on with.")
-        given = overrides("resume")
-        fixed = [
-            item for item in given if item.partition("=")[0] in ("budget", "init_from", "comparison", "experiment")
-        ]
-        if fixed:
-            raise S4ecaError(f"{fixed[0]} cannot change a run that is resumed; start a new run with it.")
-        config, last = _saved_run(Path(config.resume))
-        apply_overrides(config, given, "the resumed run")
-    devices = config.trainer.devices
-    many = devices not in (1, "1")
-    if HydraConfig.get().mode == RunMode.MULTIRUN and (many or str(config.trainer.get("strategy")).startswith("ddp")):
-        raise S4ecaError(
-            f"a multirun with trainer.devices={devices} would start the sweep again in every process; set "
-            "trainer.devices=1, or start one run per job."
-        )
-    content = plain(config)
-    content["resume"] = None
-    return train(content, folder, last)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if config.resume is None:
+        start = Start(plain(config))
+    elif config.resume == AUTO:
+        start = start_or_go_on(plain(config), folder)
+    else:
+        start = _go_on(Path(config.resume))
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        check_sweep(start.config["trainer"], HydraConfig.get().launcher["_target_"])
+    if start.ended is not None:
+        return tell_ended(start.config, folder, start.ended)
+    return train(start.config, folder, start.checkpoint)
+
+
+def _go_on(folder: Path) -> Start:
+    """Goes on with a folder's config, changed where the command line says so."""
+    if not folder.is_dir():
+        raise S4ecaError(f"resume={folder} is not a folder; give the run folder of the run to go on with.")
+    given = overrides("resume")
+    fixed = [item for item in given if item.partition("=")[0] in FIXED]
+    if fixed:
+        raise S4ecaError(f"{fixed[0]} cannot change a run that is resumed; start a new run with it.")
+    config, last = saved_run(folder)
+    apply_overrides(config, given, "the resumed run")
+    return Start({**plain(config), "resume": None}, last)
 
 
 def main() -> None:

@@ -2,18 +2,14 @@
 
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -25,12 +21,21 @@ from rich.console import Console
 from s4eca.budget import solve_budget
 from s4eca.build import Config, build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.checkpoint import load_learned, read_checkpoint
-from s4eca.cli.eval import evaluate
+from s4eca.checkpoint_source import locate_checkpoint
+from s4eca.cli.environment import environment
+from s4eca.cli.eval import default_folder, evaluate
 from s4eca.cli.evaluating import Options
+from s4eca.cli.resuming import ENDED, last_checkpoint, write_ended
 from s4eca.errors import S4ecaError
 from s4eca.features import plan_features
 from s4eca.files import write_text
+from s4eca.frozen_dtype import check_precision
 from s4eca.lit.csv_log import CSVLog
+from s4eca.lit.last_step import LastStep
+from s4eca.lit.wandb_run import keep_wandb_run
+from s4eca.matmul import use_matmul_precision
+from s4eca.memory import out_of_memory_explained
+from s4eca.stopping import StopSignals, requeue
 from s4eca.tuning.base import Scope
 
 
@@ -39,8 +44,8 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
 
     Args:
         config: resolved config.
-        folder: run folder; gets `config.yaml`, `environment.json`, `metrics.csv`, `cost.json`, `checkpoints/` and
-            `pictures/`.
+        folder: run folder; gets `config.yaml`, `environment.json`, `metrics.csv`, `cost.json`, `checkpoints/`,
+            `pictures/` and, when nothing is left to train, `ended.json`.
         resume: checkpoint to go on from.
         more: callbacks beside those of the config.
 
@@ -49,8 +54,26 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
 
     Raises:
         S4ecaError: anything the user can mend, before the first step wherever it can be known by then.
+        SystemExit: SIGTERM (status 143), SIGUSR1 (138) or Ctrl-C (130), after the last complete step was saved.
     """
+    with StopSignals() as signals:
+        try:
+            best, chosen = _fit(config, folder, resume, more, signals)
+            if config["evaluate"] is not None:
+                evaluate_run(config, chosen, config["evaluate"])
+            return best
+        except (SIGTERMException, KeyboardInterrupt, SystemExit) as stop:
+            if not signals.is_stop(stop):
+                raise
+            sys.exit(_say_stopped(folder, signals))
+
+
+def _fit(
+    config: Config, folder: Path, resume: Path | None, more: Sequence[Callback], signals: StopSignals
+) -> tuple[float | None, Path]:
+    """Trains; returns the best score and the checkpoint to evaluate."""
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
+    use_matmul_precision(config["matmul_precision"])
     if "segmenter" not in config["model"]:
         raise S4ecaError("model=dgl_rsis is training-free; evaluate it with python eval.py model=dgl_rsis.")
     if config["evaluate"] not in (None, "val", "test"):
@@ -61,7 +84,8 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
             f"{folder} holds a run already; go on with it by resume={folder}, or choose another hydra.run.dir (in a "
             "multirun, a hydra.sweep.subdir that names every key that is swept)."
         )
-    callbacks = [*build_callbacks(config, folder), *more]
+    last_step = LastStep(last_checkpoint(folder), signals)
+    callbacks = [*build_callbacks(config, folder), *more, last_step]
     data = build_data(config)
     data.prepare_data()
     data.setup("fit")
@@ -74,10 +98,11 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
         if is_first:
             print(solved)
     module = build_module(config, towers)
+    check_precision(module.segmenter, config["trainer"]["precision"])
     data.tokenizer = module.segmenter.text.load_tokenizer()  # type: ignore[operator]
     module.segmenter.text.check_length(data.max_tokens)  # type: ignore[operator]
     if config["init_from"] and resume is None:  # a resumed run has it in its checkpoint
-        start = read_checkpoint(config["init_from"])
+        start = read_checkpoint(locate_checkpoint(config["init_from"]))
         load_learned(module.segmenter, start)
         if start.meta["config"] and start.config["tuning"] != config["tuning"]:
             warnings.warn(
@@ -88,80 +113,90 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    loggers = [CSVLog(folder), *build_loggers(config, folder)]
+    loggers = [CSVLog(folder), *build_loggers(keep_wandb_run(config, folder), folder)]
     trainer = build_trainer(config, folder, callbacks, loggers)
     plan_features(module.features, data, trainer)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams(config)
+    if is_first:
+        (folder / ENDED).unlink(missing_ok=True)  # a run that ended may go on with more steps
     try:
-        trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
-    except SIGTERMException:  # a SystemExit of status 0, which schedulers would take for success
-        _finish_wandb(loggers, failed=True)
-        saved = (folder / "checkpoints" / "last.ckpt").is_file()
-        onward = f"go on with: python train.py resume={os.path.relpath(folder)}" if saved else "nothing was saved yet"
-        print(f"stopped by SIGTERM at step {trainer.global_step}; {onward}")
-        sys.exit(128 + signal.SIGTERM)
+        with out_of_memory_explained(config, training=True, onward=lambda: _onward(folder)):
+            trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
     except BaseException:
         _finish_wandb(loggers, failed=True)
         raise
     _finish_wandb(loggers, failed=False)
-    best = _report(trainer, folder)
-    if config["evaluate"] is not None:
-        evaluate_run(config, trainer, config["evaluate"])
-    return best
+    return _end(trainer, folder)
 
 
-def evaluate_run(config: Config, trainer: Trainer, split: str) -> None:
-    """Evaluates a run that has just ended as `eval.py` does: its best checkpoint, or its end where none is selected."""
-    chosen = [
-        Path(callback.best_model_path)
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path
-    ]
-    if not chosen:
-        chosen = [Path(trainer.default_root_dir) / "checkpoints" / "end.ckpt"]
-        trainer.save_checkpoint(chosen[0])
+def evaluate_run(config: Config, chosen: Path, split: str) -> None:
+    """Evaluates a run that has ended as `eval.py` does.
+
+    Args:
+        config: the run's.
+        chosen: its best checkpoint, or its last where none is selected.
+        split: `val` or `test`.
+    """
     settings = {**config["trainer"], "limit_test_batches": 1.0}
     model = {**config["model"], "feature_cache": None}
-    checkpoint = read_checkpoint(chosen[0])
-    evaluate({**config, "trainer": settings, "model": model}, checkpoint, None, Options(split, pictures=2))
+    checkpoint = read_checkpoint(chosen)
+    with out_of_memory_explained(config, training=False):
+        evaluate({**config, "trainer": settings, "model": model}, checkpoint, None, Options(split, pictures=2))
 
 
-def environment() -> dict[str, Any]:
-    """Returns what the run ran on."""
-    names = ("s4eca", "torch", "torchvision", "lightning", "transformers", "timm", "hydra-core", "peft", "numpy")
-    try:
-        here = Path(__file__).parent
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "packages": {name: metadata.version(name) for name in names},
-        "git": commit,
-    }
+def tell_ended(config: Config, folder: Path, ended: dict[str, Any]) -> float | None:
+    """Says that a run has nothing left to train, and evaluates it where that is asked for and missing.
+
+    Returns:
+        Its best score, as `train` does.
+    """
+    print(f"{os.path.relpath(folder)} has ended at step {ended['step']}; nothing is left to train")
+    chosen, split = folder / ended["checkpoint"], config["evaluate"]
+    if split is not None:
+        options = Options(split, pictures=2)
+        results = default_folder(chosen, build_data(config).name, options) / "metrics.json"
+        if results.is_file():
+            print(f"evaluated: {os.path.relpath(results.parent)}")
+        else:
+            evaluate_run(config, chosen, split)
+    return ended["best"]
 
 
-def _report(trainer: Trainer, folder: Path) -> float | None:
-    console, best = Console(soft_wrap=True), None
-    if not trainer.is_global_zero:
-        return None
+def _end(trainer: Trainer, folder: Path) -> tuple[float | None, Path]:
+    """Notes and says what a run has come to; returns its best score and the checkpoint to evaluate."""
+    console, best, chosen = Console(soft_wrap=True), None, last_checkpoint(folder)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.monitor:
             assert callback.best_model_score is not None
-            best = float(callback.best_model_score)
-            path = os.path.relpath(callback.best_model_path)
-            console.print(f"best {callback.monitor} {best:.4f}", highlight=False)
-            console.print(f"evaluate with: python eval.py ckpt={path}", highlight=False)
-    console.print(f"run folder: {os.path.relpath(folder)}", highlight=False)
-    return best
+            best, chosen = float(callback.best_model_score), Path(callback.best_model_path)
+            if trainer.is_global_zero:
+                console.print(f"best {callback.monitor} {best:.4f}", highlight=False)
+                console.print(f"evaluate with: python eval.py ckpt={os.path.relpath(chosen)}", highlight=False)
+    # none is there after a trial run such as +trainer.fast_dev_run=true; a process that comes later sees the first one's
+    if not trainer.strategy.broadcast(chosen.is_file()):
+        trainer.save_checkpoint(chosen)
+    if trainer.is_global_zero:
+        name = os.path.relpath(chosen.resolve(), folder.resolve())
+        write_ended(folder, {"step": trainer.global_step, "best": best, "checkpoint": name})
+        console.print(f"run folder: {os.path.relpath(folder)}", highlight=False)
+    return best, chosen
+
+
+def _onward(folder: Path) -> str:
+    saved = last_checkpoint(folder).is_file()
+    return f"go on with: python train.py resume={os.path.relpath(folder)}" if saved else "nothing was saved yet"
+
+
+def _say_stopped(folder: Path, signals: StopSignals) -> int:
+    """Says what stopped the run and how it goes on; returns the exit status, by which a scheduler sees that it did."""
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        step = f" at step {signals.step}" if signals.step is not None else ""
+        print(f"stopped by {signals.name}{step}; {_onward(folder)}")
+        if signals.asked == signal.SIGUSR1:
+            print(requeue(), flush=True)
+    return signals.status
 
 
 def _finish_wandb(loggers: list[Any], failed: bool) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from s4eca.data.masks import mask_fingerprint
 from s4eca.data.readers.checks import SPLITS, check_split
 from s4eca.data.references import Reference
 from s4eca.data.resize import RESIZERS
-from s4eca.data.sampler import EpochSampler, ResumableLoader
+from s4eca.data.sampler import EpochSampler
+from s4eca.data.waiting import TimedLoader
 from s4eca.errors import S4ecaError
 
 _STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",)}
@@ -45,7 +47,7 @@ class ReferringDataModule(LightningDataModule):
             decodes every time. What it needs is printed, and compared with what the disk has, before it is filled.
         strict_counts: a split size other than the published one is an error instead of a warning.
         seed: of the training order and the augmentation.
-        pin_memory: page-locked batches, for a GPU.
+        pin_memory: page-locked batches, which travel to a GPU while it computes; off, with a warning, without one.
 
     Attributes:
         evaluated: the split that `test_dataloader` loads, so that any split can be evaluated through Lightning.
@@ -88,12 +90,16 @@ class ReferringDataModule(LightningDataModule):
         self.cache = None if cache is None else DiskCache(cache, "samples")
         self.strict_counts = strict_counts
         self.seed = _at_least(0, seed, "seed")
-        self.pin_memory = pin_memory
+        self.pin_memory = pin_memory and torch.cuda.is_available()  # PyTorch would warn of every iterator anew
+        if pin_memory and not self.pin_memory:
+            warnings.warn("data.pin_memory=true does nothing here, where there is no GPU.", stacklevel=2)
         self.evaluated = "test"
         self.keyed: tuple[str, ...] = ()
         self._references: dict[str, list[Reference]] = {}
         self._checked_lengths: set[str] = set()
         self._planned: list[str] = []
+        self._loader: TimedLoader | None = None
+        self._transferring = 0.0
 
     def read(self, split: str) -> list[Reference]:
         """Returns the references of a split; the one method that a dataset has to provide."""
@@ -167,7 +173,19 @@ class ReferringDataModule(LightningDataModule):
                 self._warn_truncated(split, self._require_tokenizer())
         self._plan_cache(splits)
 
-    def train_dataloader(self) -> ResumableLoader:
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited for batches: for the loader, and until they were handed to the device."""
+        return self._transferring + (self._loader.waited if self._loader is not None else 0.0)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Hands a batch to the device; from page-locked memory it is not waited for."""
+        start = time.perf_counter()
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        self._transferring += time.perf_counter() - start
+        return moved
+
+    def train_dataloader(self) -> TimedLoader:
         """Returns the training loader: shuffled, the last incomplete batch dropped, resumable after any batch."""
         dataset = self.dataset("train")
         sampler = self._sampler(len(dataset), train=True)
@@ -179,7 +197,8 @@ class ReferringDataModule(LightningDataModule):
         loading = self._loading("train")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata 0.11 with torch 2.14
-            return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True, **loading)
+            self._loader = TimedLoader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True, **loading)
+        return self._loader
 
     def val_dataloader(self) -> DataLoader:
         """Returns the validation loader: every reference once, in the dataset's order."""

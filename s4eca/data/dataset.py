@@ -20,6 +20,7 @@ from s4eca.data.masks import FileMask, mask_fingerprint
 from s4eca.data.references import Batch, Reference, Sample
 from s4eca.data.resize import fit_mask, resize_image, resize_mask
 from s4eca.errors import S4ecaError
+from s4eca.sharing import find_shared
 
 Tokenizer = Callable[..., Any]
 
@@ -144,6 +145,7 @@ class ReferenceDataset(Dataset[Sample]):
             original_mask=torch.from_numpy(original) if original is not None else None,
             no_target=reference.no_target,
             image_key=self.image_key(reference) if self.keyed and self.augmentation is None else None,
+            file=reference.image,
         )
 
     def image_key(self, reference: Reference) -> str | None:
@@ -270,7 +272,8 @@ class Collate:
         tokens = self.tokenizer(
             expressions, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )
-        words = zip(tokens["input_ids"].tolist(), tokens["attention_mask"].tolist(), strict=True)
+        pairs = zip(tokens["input_ids"].tolist(), tokens["attention_mask"].tolist(), strict=True)
+        rows = [(tuple(ids), tuple(mask)) for ids, mask in pairs]
         return Batch(
             index=torch.tensor([sample.index for sample in samples]),
             # unlike torch.stack it writes into shared memory in a worker, which saves a copy
@@ -285,7 +288,8 @@ class Collate:
             no_target=[sample.no_target for sample in samples],
             original_masks=[sample.original_mask for sample in samples if sample.original_mask is not None],
             image_keys=[sample.image_key for sample in samples],
-            word_ids=[[id for id, real in zip(*row, strict=True) if real] for row in words],
+            word_ids=[[id for id, real in zip(*row, strict=True) if real] for row in rows],
+            shared=find_shared(rows, [sample.file for sample in samples], [sample.image for sample in samples]),
         )
 
 

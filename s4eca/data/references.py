@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s4eca.sharing import Shared
+
 
 class MaskSource(Protocol):
     """Where a mask comes from; nothing is decoded before `decode` is called."""
@@ -53,6 +55,7 @@ class Sample:
         original_mask: bool at `original_size`; None while training.
         no_target: see `Reference`.
         image_key: names the image's pixels at model input size; None where nobody asked or they were augmented.
+        file: of the image; samples with the same one may have the same pixels.
     """
 
     index: int
@@ -65,6 +68,7 @@ class Sample:
     original_mask: Tensor | None = None
     no_target: bool = False
     image_key: str | None = None
+    file: Path | None = None
 
 
 @dataclass
@@ -82,6 +86,7 @@ class Batch:
         no_target: B flags, see `Reference`.
         image_keys: B keys, see `Sample`.
         word_ids: `input_ids` without padding, as plain numbers: reading them waits for no device.
+        shared: which samples have the expression or the image in common; None where all are different.
     """
 
     index: Tensor
@@ -97,6 +102,7 @@ class Batch:
     original_masks: list[Tensor] = field(default_factory=list)
     image_keys: list[str | None] = field(default_factory=list)
     word_ids: list[list[int]] = field(default_factory=list)
+    shared: Shared | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -120,5 +126,7 @@ class Batch:
                 value = function(value)
             elif item.name == "original_masks":
                 value = [function(mask) for mask in value]
+            elif isinstance(value, Shared):
+                value = value.map(function)
             values[item.name] = value
         return Batch(**values)

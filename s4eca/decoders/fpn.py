@@ -15,8 +15,9 @@ class FPNDecoder(nn.Module):
 
     1x1 laterals to one width, top-down addition, a 3x3 convolution per level, the sum of all levels at the finest
     grid, one more 3x3 convolution and a 1x1 classifier. Every 3x3 convolution is followed by GroupNorm, not
-    BatchNorm: small batches and per-sample results. With Swin-B and two output channels it has 3.44 M parameters at
-    width 256 and 0.99 M at width 128.
+    BatchNorm: small batches and per-sample results. With Swin-B and two output channels it has 2.69 M parameters at
+    width 224, with which the whole network of S4ECA takes 0.54 of the multiply-accumulates that it takes with LAVT's
+    decoder (0.57 at 256), and 0.99 M at width 128.
 
     Args:
         channels: C_i of the stages, fine to coarse.
@@ -27,7 +28,7 @@ class FPNDecoder(nn.Module):
         S4ecaError: a width that is not a positive multiple of 8.
     """
 
-    def __init__(self, channels: Sequence[int], out_channels: int, width: int = 256) -> None:
+    def __init__(self, channels: Sequence[int], out_channels: int, width: int = 224) -> None:
         super().__init__()
         if width < GROUP or width % GROUP:
             raise S4ecaError(f"FPN decoder width {width}: give a positive multiple of {GROUP}.")

@@ -14,6 +14,8 @@ from torch import Tensor
 from s4eca.cost import Saved, SavedWatch
 from s4eca.data.references import Batch
 from s4eca.files import write_text
+from s4eca.lit.log_clock import LogClock
+from s4eca.lit.reporting import DataWait
 from s4eca.parameters import count_parameters
 
 WARM_UP, TIMED = 3, 200
@@ -27,8 +29,9 @@ class Cost(Callback):
     accumulated gradients: most batches have no optimiser step), of up to 200 batches after the first three; loading
     and validation are not in them, nor steps that fill a feature cache. On a GPU they come from events in its stream,
     so that no step waits for the host. The peak is the GPU's since training began in this process, validations
-    included, and null on a CPU, where resident size says nothing about a method. A resumed run writes what its own
-    process has measured.
+    included, and null on a CPU, where resident size says nothing about a method. `data_wait` is the median, over
+    logging intervals without a validation, of the share of time that training waited for data (see `DataWait`). A
+    resumed run writes what its own process has measured.
     """
 
     def __init__(self) -> None:
@@ -40,12 +43,19 @@ class Cost(Callback):
         self._batch_size = 0
         self._batches = 0
         self._marks: list[Any] = []
+        self._clock, self._wait = LogClock(), DataWait()
+        self._waits: list[float] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts anew; an earlier run of the same process leaves no peak behind."""
         self._forget()
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of the waiting."""
+        self._clock.start(trainer)
+        self._wait.start(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Watches the first batch, starts the clock for the others."""
@@ -72,6 +82,8 @@ class Cost(Callback):
             if features is None or not features.has_encoded:  # filling the cache happens once per image
                 self._marks.append((start, _mark(pl_module.device)))
         self._batches += 1
+        if self._clock.strikes(trainer) and (wait := self._wait.share(trainer)) is not None:
+            self._waits.append(wait)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves no hook behind."""
@@ -81,6 +93,7 @@ class Cost(Callback):
         """Writes what is known so far."""
         if not trainer.sanity_checking:
             self._write(trainer, pl_module)
+        self._wait.start(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes."""
@@ -113,6 +126,7 @@ class Cost(Callback):
             "saved_bytes": asdict(self._saved),
             "peak_bytes": torch.cuda.max_memory_allocated(device) if gpu else None,
             "step_seconds": _spread(_seconds(self._marks)),
+            "data_wait": statistics.median(self._waits) if self._waits else None,
             "batch_size": self._batch_size,
             "device": torch.cuda.get_device_name(device) if gpu else device.type,
             "precision": str(trainer.precision),

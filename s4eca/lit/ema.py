@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from s4eca.checkpoint import PREFIX
@@ -53,7 +54,10 @@ class EMA(Callback):
         self._step = trainer.global_step
         current = _learned(pl_module)
         averaged = [name for name, value in current.items() if value.is_floating_point()]
-        self.average([self.shadow[name] for name in averaged], [current[name] for name in averaged], self._step)
+        for parts in (False, True):  # torch takes lists of whole tensors or of tensors in parts (trainer=fsdp)
+            names = [name for name in averaged if isinstance(current[name], DTensor) == parts]
+            if names:
+                self.average([self.shadow[name] for name in names], [current[name] for name in names], self._step)
         for name in current.keys() - set(averaged):
             self.shadow[name].copy_(current[name])
 

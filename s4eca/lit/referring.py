@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
 
 from s4eca.checkpoint import META, PREFIX, check_learned, check_network, describe
@@ -16,19 +15,28 @@ from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import ReferringMetrics
 from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.features import open_features
+from s4eca.lit import optimizer as optimising
+from s4eca.lit.intervals import check_intervals
+from s4eca.lit.log_clock import LogClock
 from s4eca.lit.scoring import ScoringModule
+from s4eca.lit.skipping import StepGuard, spread
 from s4eca.segmenter import ReferringSegmenter
+
+SKIPPED = "s4eca_skipped_steps"
 
 
 class ReferringModule(ScoringModule):
     """AdamW, linear warm-up and polynomial decay per step; metrics under all protocols.
+
+    A step whose loss or gradients are not finite is skipped (`StepGuard`); `train/skipped_steps` counts them. With a
+    fused optimiser nothing in a training step waits for the device, but for the steps that Lightning logs.
 
     `val/mIoU` and `val/oIoU` are those of the first protocol; every score is also logged as `val/PROTOCOL/NAME`.
 
     Args:
         segmenter: the network.
         loss: called with logits (B, S, S) and masks (B, S, S) bool.
-        lr: peak learning rate.
+        lr: peak learning rate, above 0.
         weight_decay: not applied to norms, biases, queries, prompts and position bias tables.
         warmup_steps: optimiser steps of the linear warm-up.
         poly_power: exponent of `(1 - step / steps)`; 0.9 in LAVT and RMSIN.
@@ -37,9 +45,16 @@ class ReferringModule(ScoringModule):
         feature_cache: folder that keeps what the frozen towers give, for a method at their side; None runs them in
             every step. It serves batches whose samples have an `image_key` (see `plan_features`).
         feature_dtype: `bf16` or `fp32`, of what is kept.
+        fused_optimizer: AdamW as one kernel, which also skips steps without waiting for the device; not with
+            `trainer.precision=16-mixed`, whose scaler cannot clip the gradients of a fused optimiser.
+        max_skipped_steps: the run stops when more steps than that were skipped.
 
     Attributes:
         features: that cache, None where there is none.
+        guard: knows the steps that were skipped.
+
+    Raises:
+        S4ecaError: a rate, a number of steps or a setting of the cache that makes no sense.
     """
 
     def __init__(
@@ -54,12 +69,18 @@ class ReferringModule(ScoringModule):
         config: Mapping[str, Any] | None = None,
         feature_cache: str | Path | None = None,
         feature_dtype: str = "bf16",
+        fused_optimizer: bool = True,
+        max_skipped_steps: int = 20,
     ) -> None:
         super().__init__(protocols)
+        optimising.check_rates(lr, weight_decay, warmup_steps, poly_power)
         self.segmenter, self.loss = segmenter, loss
         self.features = open_features(feature_cache, segmenter.runner, feature_dtype)
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.poly_power = warmup_steps, poly_power
+        self.fused_optimizer = fused_optimizer
+        self.guard = StepGuard(segmenter, max_skipped_steps)
+        self._log_clock = LogClock()
         self.config = dict(config or {})
         self.val_metrics = ReferringMetrics(protocols)
         # frozen weights are missing from checkpoints; `on_load_checkpoint` is strict on everything else
@@ -69,17 +90,60 @@ class ReferringModule(ScoringModule):
     def forward(self, batch: Batch) -> Tensor:
         """Returns logits (B, S, S)."""
         encoded = self.features.encode(batch) if self.features is not None else None
-        return self.segmenter(batch.image, batch.input_ids, batch.attention_mask, encoded)
+        return self.segmenter(batch.image, batch.input_ids, batch.attention_mask, encoded, batch.shared)
+
+    def setup(self, stage: str) -> None:
+        """Checks the trainer's intervals, and forgets what an earlier training has skipped, before anything is loaded.
+
+        Raises:
+            S4ecaError: see `check_intervals`.
+        """
+        if stage == "fit":
+            check_intervals(self.trainer, getattr(self.trainer, "datamodule", None))
+            self.guard.load([])
 
     def on_fit_start(self) -> None:
         """Lightning keeps the modes that it finds, and towers are built in eval mode."""
         self.train()
 
+    def on_train_start(self) -> None:
+        """The network is on its device now."""
+        self.guard.start()
+        self._log_clock.start(self.trainer)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
+        self.guard.open(batch.ids)
         loss = self.loss(self(batch), batch.mask)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        self.guard.close(loss)
+        # not in Lightning's progress bar: it would fetch the number from the device in every step
+        self.log("train/loss", loss, batch_size=len(batch))
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Computes gradients, all of them NaN where the loss is not finite."""
+        super().backward(spread(loss), *args, **kwargs)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips by the total norm of the gradients, and leaves the step out where that is not finite."""
+        held = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
+        norm = optimising.total_norm([gradient for gradient in held if gradient is not None])
+        optimising.clip(optimizer, norm, gradient_clip_val, gradient_clip_algorithm)
+        self.guard.decide(optimizer, norm, self.trainer)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Counts the steps that were skipped, at the steps that Lightning logs."""
+        if self._log_clock.strikes(self.trainer):
+            self.guard.check(self.trainer)
+            # a tensor that stays on the host
+            self.log("train/skipped_steps", torch.tensor(float(len(self.guard.skipped))), batch_size=1)
+
+    def on_train_end(self) -> None:
+        """Names the steps that were skipped."""
+        self.guard.check(self.trainer)
+        self.guard.write(self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Counts a batch into the validation metrics and returns its logits, for the pictures."""
@@ -102,32 +166,35 @@ class ReferringModule(ScoringModule):
         """Returns AdamW over what is learned, and its schedule per optimiser step.
 
         Raises:
-            S4ecaError: the number of steps is not known.
+            S4ecaError: the number of steps is not known, or a fused optimiser with 16-mixed.
         """
         if self.trainer.max_epochs in (None, -1) and self.trainer.max_steps == -1:
             raise S4ecaError("the schedule needs an end; set trainer.max_epochs or trainer.max_steps.")
-        optimizer = AdamW(parameter_groups(self.segmenter, self.weight_decay), lr=self.lr)
-
-        def factor(step: int) -> float:
-            ramp = min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
-            if step == 0:
-                # asked now, the number of steps would make Lightning open the loader before a resumed state is in it
-                return ramp
-            return ramp * max(1 - step / self.trainer.estimated_stepping_batches, 0.0) ** self.poly_power
-
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        if self.fused_optimizer and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise S4ecaError(
+                f"trainer.precision={self.trainer.precision} scales gradients, which cannot be clipped with a fused "
+                "optimiser; set model.fused_optimizer=false, or trainer.precision=bf16-mixed."
+            )
+        optimizer = optimising.build_adamw(self.segmenter, self.lr, self.weight_decay, self.fused_optimizer)
+        schedule = optimising.warm_up_then_poly(
+            optimizer, self.warmup_steps, self.poly_power, lambda: self.trainer.estimated_stepping_batches
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves frozen weights out and adds what a checkpoint says about itself."""
         learned = {PREFIX + name for name in self.segmenter.learned_state()}
         for key in ("state_dict", "raw_state_dict"):
             if key in checkpoint:
-                checkpoint[key] = {name: value for name, value in checkpoint[key].items() if name in learned}
+                kept = {name: value for name, value in checkpoint[key].items() if name in learned}
+                # whatever memory the decoder's weights have in this run
+                checkpoint[key] = {name: value.contiguous() for name, value in kept.items()}
         if self._meta is None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             identity = {"name": data.name, **data.fingerprint(("train", "val"))}
             self._meta = describe(self.segmenter, self.config, _tokenizer(data), identity)
         checkpoint[META] = self._meta
+        checkpoint[SKIPPED] = self.guard.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks a checkpoint before anything of it is used.
@@ -141,6 +208,9 @@ class ReferringModule(ScoringModule):
         check_network(self.segmenter, checkpoint[META], where)
         state = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
         check_learned(self.segmenter, state, where)
+        self.guard.load(checkpoint.get(SKIPPED, []))
+        for optimizer in checkpoint.get("optimizer_states", []):
+            optimising.adopt_state(optimizer, self.fused_optimizer)
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
         if trainer is not None and trainer.training and data is not None:
@@ -152,22 +222,6 @@ class ReferringModule(ScoringModule):
                         f"then, {here[split]['count']} now, or other contents); resume with the same data, or start "
                         "anew with init_from=CKPT."
                     )
-
-
-UNDECAYED = ("queries", "prompts", "relative_position_bias_table", "logit_scale")
-
-
-def parameter_groups(segmenter: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Splits what is learned into weights that decay and those that do not (norms, biases, queries, prompts, …)."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in segmenter.named_parameters():
-        if parameter.requires_grad:
-            kept = parameter.ndim <= 1 or name.endswith(UNDECAYED)
-            groups[not kept].append(parameter)
-    return [
-        {"params": groups[True], "weight_decay": weight_decay},
-        {"params": groups[False], "weight_decay": 0.0},
-    ]
 
 
 def _tokenizer(data: Any) -> PreTrainedTokenizerBase:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel
-from transformers.masking_utils import create_causal_mask
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import State, Tap, attend_to_added
@@ -69,21 +68,16 @@ class ClipTextTower(TransformersTower):
         """Returns the transformers layer behind a step."""
         return self.model.encoder.layers[index]
 
-    def attention_mask(self, hidden: Tensor, word_mask: Tensor) -> Tensor | None:
-        """Returns the causal mask (B, 1, L, L), None where it is causal alone and `sdpa` makes it itself."""
-        return create_causal_mask(
-            config=self.model.config, inputs_embeds=hidden, attention_mask=word_mask, past_key_values=None
-        )
+    def seen(self, words: Tensor) -> Tensor:
+        """Returns which words each one may see, (B, 1, L, L) bool: itself and those before it."""
+        return words & torch.ones(words.shape[-2:], dtype=torch.bool, device=words.device).tril()
 
     def step(self, index: int, state: State, tap: Tap) -> State:
         """Runs one layer on (B, L, D); it norms before each branch."""
         layer: Any = self.block(index)
         x = tap("in", state.hidden)
-        mask, words = state.mask, state.hidden.shape[1]
-        if mask is None and x.shape[1] != words:  # sdpa's own mask would count the added tokens as words
-            mask = torch.ones(1, 1, words, words, dtype=torch.bool, device=x.device).tril()
         normed = layer.layer_norm1(x)
-        heads, _ = layer.self_attn(normed, attention_mask=attend_to_added(mask, x.shape[1]), is_causal=True)
+        heads, _ = layer.self_attn(normed, attention_mask=attend_to_added(state.mask, x.shape[1]), is_causal=True)
         x = tap("mid", x + tap("attn", heads, normed))
         normed = layer.layer_norm2(x)
         x = tap("out", x + tap("mlp", layer.mlp(normed), normed))

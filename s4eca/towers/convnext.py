@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, State, Step, Tap
-from s4eca.towers.timm_tower import TimmTower, check_multiple, linear_layers, plain
+from s4eca.towers.timm_tower import TimmTower, check_multiple, linear_layers, plain, set_attention
 from s4eca.weights import BaseWeights, describe_source, hash_weights, load_timm
 
 CONVNEXT_SITES: tuple[Site, ...] = ("in", "mlp", "out", "stage_out")
@@ -28,6 +28,7 @@ class ConvNextTower(TimmTower):
         seed: of random weights.
         image_size: side of the square input in pixels, a multiple of the last stage's stride (32).
         options: further fields of the model, for example `depths`, `dims`, `drop_path_rate`.
+        attention: `eager`; there is none that could be fused.
 
     Raises:
         S4ecaError: `name` is no ConvNeXt, the size does not fit, or the weights cannot be resolved.
@@ -42,6 +43,7 @@ class ConvNextTower(TimmTower):
         seed: int = 0,
         image_size: int = 480,
         options: Mapping[str, Any] | None = None,
+        attention: str = "eager",
     ) -> None:
         super().__init__()
         if not name.startswith(("convnext_", "convnextv2_")):
@@ -78,6 +80,7 @@ class ConvNextTower(TimmTower):
         ]
         # the small models (atto to nano) have 1x1 convolutions there instead
         self.mlp_layers = linear_layers(self.block(0), "mlp")
+        set_attention(self, name, attention)
         self.take_statistics()
         self.freeze()
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import State, Step, Tap
-from s4eca.towers.timm_tower import TimmTower, check_multiple, plain
+from s4eca.towers.timm_tower import TimmTower, check_multiple, plain, set_attention
 from s4eca.weights import BaseWeights, describe_source, hash_weights, load_timm
 
 
@@ -26,6 +26,7 @@ class SwinTower(TimmTower):
         seed: of random weights.
         image_size: side of the square input in pixels; the window size stays the model's own.
         options: further fields of the model, for example `embed_dim`, `depths`, `num_heads`, `drop_path_rate`.
+        attention: `eager` as timm has it, or `sdpa` (see `set_attention`), which Swin V2 does not have.
 
     Raises:
         S4ecaError: `name` is no Swin, or the weights cannot be resolved.
@@ -40,6 +41,7 @@ class SwinTower(TimmTower):
         seed: int = 0,
         image_size: int = 480,
         options: Mapping[str, Any] | None = None,
+        attention: str = "eager",
     ) -> None:
         super().__init__()
         self.family = "swinv2" if name.startswith("swinv2_") else "swin"
@@ -78,6 +80,7 @@ class SwinTower(TimmTower):
             )
             for index, (stage, block) in enumerate(blocks)
         ]
+        set_attention(self, name, attention)
         self.take_statistics()
         self.freeze()
 

@@ -46,6 +46,29 @@ class TimmTower(VisionTower):
         raise NotImplementedError
 
 
+def set_attention(tower: VisionTower, name: str, attention: str) -> None:
+    """Chooses how the blocks of a timm model compute their attention, whatever timm's environment variables say.
+
+    Args:
+        tower: with its steps.
+        name: the model's, for errors.
+        attention: `eager` for products and a softmax one after the other, `sdpa` for PyTorch's fused kernel, whose
+            results differ in last bits.
+
+    Raises:
+        S4ecaError: neither of the two, or there is no fused form.
+    """
+    if attention not in ("eager", "sdpa"):
+        raise S4ecaError(f"vision.attention={attention} is neither eager nor sdpa.")
+    for step in tower.steps:
+        branch: Any = getattr(tower.block(step.index), "attn", None)
+        if hasattr(branch, "fused_attn"):
+            branch.fused_attn = attention == "sdpa"
+        elif attention == "sdpa":
+            why = "no attention" if branch is None else "no fused form of its attention in timm"
+            raise S4ecaError(f"vision.name={name} has {why}; set vision.attention=eager.")
+
+
 def linear_layers(block: nn.Module, part: str) -> tuple[str, ...]:
     """Returns the names, relative to a block, of the linear layers in one part of it, for example `mlp`."""
     named = block.get_submodule(part).named_modules(prefix=part)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.masking_utils import create_bidirectional_mask
 
 from s4eca.errors import S4ecaError
 from s4eca.tokenizer import aerial_tokenizer, load_tokenizer
@@ -98,7 +98,7 @@ class TransformersTower(TextTower):
             )
 
     def begin(self, input_ids: Tensor, attention_mask: Tensor) -> State:
-        """Embeds (B, L) ids: hidden (B, L, D), mask as transformers' own forward builds it.
+        """Embeds (B, L) ids: hidden (B, L, D), and the mask that the layers take.
 
         Raises:
             S4ecaError: the rows are longer than the tower has positions.
@@ -107,9 +107,20 @@ class TransformersTower(TextTower):
         hidden = self.model.embeddings(input_ids)
         return State(hidden, self.attention_mask(hidden, attention_mask))
 
-    def attention_mask(self, hidden: Tensor, word_mask: Tensor) -> Tensor | None:
-        """Returns the mask (B, 1, L, L) for embedded words (B, L, D), None where nothing is padded under `sdpa`."""
-        return create_bidirectional_mask(config=self.model.config, inputs_embeds=hidden, attention_mask=word_mask)
+    def attention_mask(self, hidden: Tensor, word_mask: Tensor) -> Tensor:
+        """Returns the mask (B, 1, L, L) for embedded words (B, L, D), with the values of transformers' own.
+
+        Bool for `sdpa`; for `eager` 0 and the least number of hidden's type. transformers leaves it out under `sdpa`
+        where no word is padded, and has to wait for the device to know; here it is always there.
+        """
+        seen = self.seen(word_mask.bool()[:, None, None, :].expand(-1, 1, hidden.shape[1], -1))
+        if self.model.config._attn_implementation == "sdpa":
+            return seen
+        return torch.zeros_like(seen, dtype=hidden.dtype).masked_fill(~seen, torch.finfo(hidden.dtype).min)
+
+    def seen(self, words: Tensor) -> Tensor:
+        """Returns which words each one may see, (B, 1, L, L) bool, given which of them are no padding."""
+        return words
 
     def end(self, state: State) -> Tensor:
         """Returns the words (B, L, D)."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import State, Step, Tap, to_grid
-from s4eca.towers.timm_tower import TimmTower, check_multiple, linear_layers, plain
+from s4eca.towers.timm_tower import TimmTower, check_multiple, linear_layers, plain, set_attention
 from s4eca.weights import BaseWeights, describe_source, hash_weights, load_timm
 
 STAGES = 4
@@ -53,6 +53,7 @@ class ViTTower(TimmTower):
         image_size: side of the square input in pixels, a multiple of the patch size; learned position embeddings are
             resized to it by timm when the weights are loaded.
         options: further fields of the model, for example `embed_dim`, `depth`, `num_heads`, `drop_path_rate`.
+        attention: `sdpa` as timm has it, or `eager` (see `set_attention`).
 
     Raises:
         S4ecaError: `name` is no such model, the size does not fit, or the weights cannot be resolved.
@@ -67,6 +68,7 @@ class ViTTower(TimmTower):
         seed: int = 0,
         image_size: int = 476,
         options: Mapping[str, Any] | None = None,
+        attention: str = "sdpa",
     ) -> None:
         super().__init__()
         self.family = "dinov3" if "dinov3" in name else "vit"
@@ -115,6 +117,7 @@ class ViTTower(TimmTower):
         ]
         self.attention_layers = _called(self.block(0), linear_layers(self.block(0), "attn"))
         self.mlp_layers = linear_layers(self.block(0), "mlp")
+        set_attention(self, name, attention)
         self.take_statistics()
         self.freeze()
 

@@ -158,6 +158,21 @@ class TuningMethod(nn.Module):
         """Returns what the walk goes on with at a site, and a new carry; it never changes `carry` in place."""
         return x, carry
 
+    def language_enters(self, vision: VisionTower) -> int:
+        """Returns the first vision step that the words may change, the number of steps where they change none.
+
+        Equal images go through the steps before it once (`model.segmenter.encode_once`), so the method's tap reads
+        there neither the context nor what the text tower's steps have put into the carry. Asked when it is attached.
+        """
+        return 0 if self.capabilities.language else len(vision.steps)
+
+    def before_language(self) -> list[nn.Module]:
+        """Returns the method's own parts that may act in the text tower or before `language_enters`.
+
+        What equal rows go through once must not be random: a part with dropout among them is refused there.
+        """
+        return [self]
+
     def side_layers(self, text: TextTower) -> list[int]:
         """Returns the text steps whose outputs the side form reads, ascending; the last step's is always read."""
         return []

@@ -145,6 +145,14 @@ class CoLA(TuningMethod):
                 x = x + updates[site](branch_in, carry["language"])  # type: ignore[index]
         return x, carry
 
+    def language_enters(self, vision: VisionTower) -> int:
+        """Returns the first block with an update."""
+        return min(map(int, self.updates))
+
+    def before_language(self) -> list[nn.Module]:
+        """Returns what reads the words; the text tower's updates are in the tower."""
+        return [self.hyper]
+
     def set_mode(self, text: TextTower, vision: VisionTower, training: bool) -> None:
         """Of the towers, only the text updates' own dropout follows `training`."""
         vision.eval()

@@ -161,6 +161,14 @@ class DETRIS(TuningMethod):
             x = x + self.scale * self.aligners[key](branch_in, step, carry["words"], context.word_mask)
         return x, carry
 
+    def language_enters(self, vision: VisionTower) -> int:
+        """Returns the first block with an aligner."""
+        return min(map(int, self.aligners), default=len(vision.steps))
+
+    def before_language(self) -> list[nn.Module]:
+        """Returns the text adapters."""
+        return [self.text_adapters]
+
 
 class DenseAligner(nn.Module):
     """z = ReLU(W_d x), o = mixture(z) + z on the grid, W_u (z + W_b attention(W_q o; W_t words)).

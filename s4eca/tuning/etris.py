@@ -140,6 +140,14 @@ class ETRIS(TuningMethod):
                 carry["to_words"] = to_words
         return x, carry
 
+    def language_enters(self, vision: VisionTower) -> int:
+        """Returns the block with the first bridge, through which the pixels reach the later words too."""
+        return self.places[0][1]
+
+    def before_language(self) -> list[nn.Module]:
+        """Returns nothing: all that the method has are its bridges."""
+        return []
+
 
 class Bridge(nn.Module):
     """One bridge.

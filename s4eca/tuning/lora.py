@@ -9,6 +9,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from s4eca.errors import S4ecaError
+from s4eca.frozen_dtype import holds_bf16
 from s4eca.towers.base import Step, TextTower, Tower, VisionTower
 from s4eca.tuning.base import INSIDE, Capabilities, Scope, TuningMethod, Width
 
@@ -107,9 +108,14 @@ class LoRA(TuningMethod):
         The network computes the same, but for rounding.
 
         Raises:
-            S4ecaError: an update is not finite.
+            S4ecaError: an update is not finite, or the weights are held in bf16, which would round the sum.
         """
         for tower in (text, vision):
+            if holds_bf16(tower):
+                raise S4ecaError(
+                    f"the {tower.kind} tower holds its weights in bf16, and updates are merged into those in fp32; set "
+                    "model.segmenter.tower_dtype=fp32."
+                )
             for name, layer in list(tower.model.named_modules()):
                 if not isinstance(layer, BaseTunerLayer):
                     continue

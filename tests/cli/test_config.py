@@ -11,6 +11,7 @@ from s4eca.errors import S4ecaError
 TRAINED = {
     "model": {"lr": 1e-4, "feature_cache": "theirs"},
     "name": "trained",
+    "weights_folder": None,
     "image_size": 64,
     "data": {"_target_": "s4eca.data.SyntheticDataModule", "root": "old", "batch_size": 4, "cache": "elsewhere"},
     "vision": {"weights": "hub", "name": "swin"},
@@ -21,6 +22,7 @@ TRAINED = {
 NOTHING = {
     "name": None,
     "logger": {},
+    "weights_folder": None,
     "data": {"root": None, "batch_size": None},
     "vision": {"weights": None},
     "text": {"weights": None},

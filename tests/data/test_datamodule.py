@@ -446,3 +446,41 @@ def test_lightning_overfits_a_few_batches(tmp_path, tokenizer):
     root = write_rrsis_d(tmp_path / "data", train=8)
     seen = train(root, tokenizer, tmp_path, 0, epochs=2, overfit_batches=2, enable_checkpointing=False)
     assert [ids for _, ids in seen] == [["101", "104"], ["107", "110"]] * 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="pages are locked for a GPU")
+def test_pinning_without_a_gpu_is_one_warning(tmp_path, tokenizer):
+    write_rrsis_d(tmp_path, train=4)
+    with pytest.warns(UserWarning, match=r"data\.pin_memory=true does nothing here"):
+        data = module(tmp_path, tokenizer, pin_memory=True)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert [len(list(data.train_dataloader())) for _ in range(2)] == [2, 2]
+        assert [len(batch) for batch in data.val_dataloader()] == [2]
+    assert not [warning.message for warning in seen if "pinned" in str(warning.message)]
+
+
+@pytest.mark.gpu
+def test_pinned_batches_travel_while_the_gpu_works(tmp_path, tokenizer):
+    data = module(write_rrsis_d(tmp_path, train=4), tokenizer, pin_memory=True)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image.is_pinned()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        moved = data.transfer_batch_to_device(batch, torch.device("cuda"), 0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert moved.image.is_cuda
+    assert torch.equal(moved.image.cpu(), batch.image)
+
+
+def test_waiting_counts_loading_and_handing_over(tmp_path, tokenizer, monkeypatch):
+    data = module(write_rrsis_d(tmp_path, train=4), tokenizer)
+    assert data.waited == 0
+    ticks = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    batches = list(data.train_dataloader())
+    assert data.waited == 3, "two batches, and being told that there is none left, a tick each"
+    moved = data.transfer_batch_to_device(batches[0], torch.device("cpu"), 0)
+    assert data.waited == 4
+    assert moved.ids == batches[0].ids

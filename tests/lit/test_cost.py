@@ -13,6 +13,7 @@ from s4eca.fusion.film import FiLM
 from s4eca.fusion.pwam import PWAM
 from s4eca.lit.cost import TIMED, WARM_UP, Cost
 from s4eca.lit.referring import ReferringModule
+from s4eca.lit.reporting import DataWait
 from s4eca.losses import BCEDice
 from s4eca.parameters import count_parameters
 from s4eca.segmenter import ReferringSegmenter
@@ -52,7 +53,7 @@ def test_a_run_writes_its_cost(tmp_path):
     cost = read(tmp_path)
     assert set(cost) == {
         *("parameters", "percent", "saved_bytes", "peak_bytes", "step_seconds", "batch_size", "device", "precision"),
-        *("processes", "placement", "grad_checkpointing", "feature_cache"),
+        *("processes", "placement", "grad_checkpointing", "feature_cache", "data_wait"),
     }
     counts = count_parameters(module.segmenter)
     towers = counts["text tower"].total + counts["vision tower"].total
@@ -71,7 +72,15 @@ def test_a_run_writes_its_cost(tmp_path):
     assert (cost["placement"], cost["grad_checkpointing"]) == ("inside", "none")
     assert (cost["processes"], cost["feature_cache"]) == (1, False)
     assert cost["peak_bytes"] is None
+    assert 0 < cost["data_wait"] < 1
     assert not module.segmenter.fusion._forward_pre_hooks
+
+
+def test_waiting_is_the_median_over_logging_intervals(tmp_path, monkeypatch):
+    shares = iter([0.5, 0.1, 0.9, 0.3, 0.2, 0.0])
+    monkeypatch.setattr(DataWait, "share", lambda self, trainer: next(shares))
+    fit(toy_module(), toy_data(tmp_path / "data"), toy_trainer(tmp_path, Cost(), max_epochs=1))
+    assert read(tmp_path)["data_wait"] == pytest.approx(0.25)
 
 
 def test_its_bytes_are_those_of_a_forward_pass(tmp_path):

@@ -11,22 +11,9 @@ from s4eca.evaluation.metrics import AREA, INTERSECTION, UNION
 from s4eca.evaluation.results import build_evaluation
 from s4eca.evaluation.summary import summarise_evaluation
 from s4eca.fusion.pwam import PWAM
-from s4eca.lit.referring import parameter_groups
 from s4eca.tuning import FullFineTuning
 from tiny import shake, tiny_inputs
 from toy import RandomState, every_step, fit, toy_data, toy_method, toy_module, toy_trainer
-
-
-def test_norms_biases_and_queries_do_not_decay():
-    network = toy_module().segmenter
-    decays, stays = parameter_groups(network, 0.05)
-    assert (decays["weight_decay"], stays["weight_decay"]) == (0.05, 0.0)
-    ids = {id(p) for p in decays["params"]}
-    names = {name: id(p) in ids for name, p in network.named_parameters() if p.requires_grad}
-    assert len(decays["params"]) + len(stays["params"]) == len(names)
-    assert names["method.visual_adapters.8.down.weight"]
-    for name in ("method.text_adapters.1.queries", "norms.0.weight", "method.visual_adapters.8.down.bias"):
-        assert not names[name], name
 
 
 def test_warm_up_then_poly(tmp_path):

@@ -241,6 +241,14 @@ class S4ECA(TuningMethod):
             x, _ = self._refine(step, x, context, carry, None)
         return x, carry
 
+    def language_enters(self, vision: VisionTower) -> int:
+        """Returns the first block with a visual adapter, which acts on the block's output."""
+        return min(map(int, self.visual_adapters)) if self.visual.reads_language else len(vision.steps)
+
+    def before_language(self) -> list[nn.Module]:
+        """Returns the text adapters, and visual ones that read no language."""
+        return [self.text_adapters] if self.visual.reads_language else [self]
+
     def side_layers(self, text: TextTower) -> list[int]:
         """Returns the text layers that carry an adapter."""
         return [int(layer) for layer in self.text_adapters]

@@ -1,0 +1,33 @@
+"""What a run runs on, as its `environment.json` states it."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("s4eca", "torch", "torchvision", "lightning", "transformers", "timm", "hydra-core", "peft", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Returns command, machine, versions and the repository's commit, as plain values."""
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "git": commit,
+    }

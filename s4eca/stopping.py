@@ -1,0 +1,93 @@
+"""Being told to stop: SIGTERM, Ctrl-C, and SIGUSR1, with which SLURM warns before the time is up."""
+
+import os
+import signal
+import subprocess
+import threading
+from types import FrameType, TracebackType
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+ASKING = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopSignals:
+    """Catches SIGTERM and SIGUSR1 while a run lasts.
+
+    Lightning's own handling is not used: for SIGUSR1 under SLURM it saves in the middle of a step and goes on training,
+    and its handler of SIGTERM starts a collective operation in every process, wherever that process is.
+
+    While `deferring` is set, a signal is only noted in `asked`, for whoever sets it to act on after a complete step;
+    otherwise it ends the run at once.
+
+    Attributes:
+        asked: the first signal that came, None as long as there was none.
+        deferring: whether somebody looks at `asked`.
+        step: optimiser steps that the run had made when it stopped, None before training.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self.deferring = False
+        self.step: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        """Installs the handlers, where this is the main thread: others cannot have any."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {signum: signal.getsignal(signum) for signum in ASKING}
+            self.install()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Puts the earlier handlers back."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        """What came."""
+        return "Ctrl-C" if self.asked == signal.SIGINT else signal.Signals(self.asked or signal.SIGTERM).name
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that was stopped so: 143 for SIGTERM, 138 for SIGUSR1, 130 for Ctrl-C."""
+        return 128 + (self.asked or signal.SIGTERM)
+
+    def is_stop(self, exception: BaseException) -> bool:
+        """Whether an exception is the end that a signal asked for; Lightning makes SystemExit(1) of Ctrl-C."""
+        if isinstance(exception, KeyboardInterrupt) or isinstance(exception.__context__, KeyboardInterrupt):
+            self.asked = signal.SIGINT
+            return True
+        return isinstance(exception, SIGTERMException)
+
+    def install(self) -> None:
+        """Installs the handlers again, after Lightning has put its own in front of them."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in ASKING:
+                signal.signal(signum, self._ask)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if self.asked is None:
+            self.asked = signum
+        if not self.deferring:
+            raise SIGTERMException
+
+
+def requeue() -> str:
+    """Puts this SLURM job back into the queue and returns a sentence about it.
+
+    SLURM does that by itself after a preemption, not when the time is up, which is what SIGUSR1 warns of.
+    """
+    array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return "this is no SLURM job, so that nothing was put back into a queue"
+    name = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array is not None else job
+    try:
+        done = subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True, check=False)
+        reason = done.stderr.strip() if done.returncode else None
+    except OSError as error:
+        reason = error.strerror or str(error)
+    return f"job {name} is back in the queue" if reason is None else f"job {name} could not be requeued ({reason})"

@@ -1,0 +1,117 @@
+"""Two workers on one PostgreSQL study, one of them killed in mid-trial: nothing is lost.
+
+The server is a throw-away one, see postgres.py. The workers are real `s4eca sweep` processes that really train.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import psycopg2
+import pytest
+from optuna.trial import TrialState
+
+from runs import TINY, environment
+from s4eca.errors import S4ecaError
+from s4eca.sweep.storage import open_storage, retried_from
+from sweep.made_sweep import SPACE
+from sweep.postgres import REQUIRED, binaries, server
+
+N_TRIALS, HEARTBEAT = 3, 3  # seconds; on a busy machine a thread may not get its turn for one
+CODE = """
+import sys
+from s4eca.cli.messages import guarded, show_warnings
+from s4eca.cli.sweep import main
+show_warnings()
+guarded(main)(sys.argv[1:])
+"""
+OVERRIDES = [
+    *(item for item in TINY if not item.startswith("tuning.visual.width")),
+    "data.train=8", "data.val=2", "data.test=2", "data.scene_size=64", "data.batch_size=2", "data.num_workers=0",
+    "trainer.max_steps=8", "trainer.val_check_interval=1", "callbacks.pictures=null", "callbacks.cost=null",
+    "callbacks.progress_bar=null", "+trainer.enable_progress_bar=false",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def socket():
+    folder = binaries()
+    if folder is None and not os.environ.get(REQUIRED):
+        pytest.skip("initdb and pg_ctl are neither in PATH nor in /usr/lib/postgresql; apt-get install postgresql")
+    assert folder is not None, f"{REQUIRED} is set, and there are no initdb and pg_ctl"
+    with server(folder) as place:
+        yield place
+
+
+def start(url: str, folder: Path, name: str) -> subprocess.Popen:
+    command = ["study=shared", f"n_trials={N_TRIALS}", "sweep=space.yaml", f"storage={url}", f"heartbeat={HEARTBEAT}"]
+    with (folder / f"{name}.log").open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", CODE, *command, *OVERRIDES, f"data.root={folder}/data"],
+            cwd=folder, env=environment(), stdout=log, stderr=log,
+        )  # fmt: skip
+
+
+def test_a_worker_that_is_killed_costs_no_trial(socket, tmp_path):
+    url = f"postgresql://postgres@/postgres?host={socket}"
+    (tmp_path / "space.yaml").write_text(re.sub("pruner: .*", "pruner: {name: none}", SPACE))
+    workers = {process.pid: process for process in (start(url, tmp_path, "one"), start(url, tmp_path, "two"))}
+
+    def logs() -> str:
+        return "\n".join((tmp_path / f"{name}.log").read_text() for name in ("one", "two"))
+
+    try:
+        storage = open_storage(url, heartbeat=HEARTBEAT, max_retry=3)
+        victim, deadline = None, time.monotonic() + 240
+        while victim is None:
+            assert time.monotonic() < deadline, logs()
+            assert all(process.poll() is None for process in workers.values()), logs()
+            time.sleep(0.05)
+            if "shared" in optuna.get_all_study_names(storage):
+                study = optuna.load_study(study_name="shared", storage=storage)
+                trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+                victim = next((trial for trial in trials if trial.intermediate_values), None)
+        pid = int(victim.user_attrs["worker"].rpartition(":")[2])
+        killed = workers.pop(pid)
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait(timeout=60) == -signal.SIGKILL
+        assert study.trials[victim.number].state == TrialState.RUNNING, "in mid-trial, and nobody knows of it yet"
+        (survivor,) = workers.values()
+        assert survivor.wait(timeout=240) == 0, logs()
+    finally:
+        for process in workers.values():
+            process.kill()
+            process.wait()
+
+    trials = study.get_trials()
+    states = [trial.state for trial in trials]
+    assert states.count(TrialState.COMPLETE) == N_TRIALS, logs()
+    assert states.count(TrialState.FAIL) == len(trials) - N_TRIALS, "nothing runs or waits any more"
+    lost = trials[victim.number]
+    assert lost.state == TrialState.FAIL
+    (again,) = [trial for trial in trials if retried_from(trial) == lost.number]
+    assert again.state == TrialState.COMPLETE
+    assert again.params == lost.params
+    assert set(again.params) == {"model.lr", "tuning.visual.width", "tuning.visual.kernels", "fusion"}
+    # a worker that began one trial more than was needed, in the same moment as the other, has said so
+    assert all("not needed" in t.user_attrs["error"] for t in trials if t.state == TrialState.FAIL and t != lost)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert len({trial.params["model.lr"] for trial in complete}) == N_TRIALS, "workers with one seed draw other values"
+    assert again.user_attrs["worker"].endswith(f":{survivor.pid}")
+    for trial in complete:
+        assert (tmp_path / trial.user_attrs["folder"] / "checkpoints" / "best.ckpt").is_file()
+        assert len(trial.intermediate_values) == 8
+
+
+def test_a_wrong_password_is_named_and_not_shown(socket):
+    with psycopg2.connect(host=socket, user="postgres", dbname="postgres") as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+    message = r'cannot be used: .*password authentication failed for user "locked"'
+    with pytest.raises(S4ecaError, match=message) as refused:
+        open_storage(f"postgresql://locked:s3cret@/postgres?host={socket}", heartbeat=60, max_retry=3)
+    assert "s3cret" not in str(refused.value)
