@@ -135,7 +135,7 @@ def _from_hub(source: str) -> Path:
         folder = Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=wanted)) / inside
         if (folder / "s4eca.json").is_file():
             return folder
-        names = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
+        names = _names_in(repository, revision)
         found = [name for name in names if name.endswith(".ckpt") and PurePosixPath(name).is_relative_to(inside)]
         _check_count(found, source, f"hf:{repository}{f'@{revision}' if revision else ''}/")
         return Path(huggingface_hub.hf_hub_download(repository, found[0], revision=revision))
@@ -143,6 +143,18 @@ def _from_hub(source: str) -> Path:
         raise
     except Exception as error:  # the hub client raises OSError, httpx and its own errors
         raise S4ecaError(_not_at_hub(source, repository, error)) from error
+
+
+def _names_in(repository: str, revision: str | None) -> list[str]:
+    """Returns the files of a repository; without a network those that were fetched before."""
+    try:
+        return huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
+    except Exception:
+        root = Path(huggingface_hub.snapshot_download(repository, revision=revision, local_files_only=True))
+        names = [path.relative_to(root).as_posix() for path in root.rglob("*.ckpt")]
+        if not names:
+            raise
+        return names
 
 
 def _not_at_hub(source: str, repository: str, error: Exception) -> str:

@@ -93,7 +93,9 @@ class FeatureCache:
         self.layers = sorted({*runner.method.side_layers(runner.text), last})
         self.has_encoded = False
         self._vision = _identity(runner.vision, dtype)
-        self._text = _identity(runner.text, dtype, layers=self.layers)
+        # transformers keeps its attention kernel as a string, where no layer's settings show it
+        kernel = getattr(getattr(runner.text.model, "config", None), "_attn_implementation", None)
+        self._text = _identity(runner.text, dtype, layers=self.layers, attention=kernel)
 
     def image_entry(self, image_key: str, device: str) -> str:
         """Returns the key of an image's stages, encoded on `cpu` or `cuda`."""

@@ -42,7 +42,7 @@ def load_tokenizer(source: str, key: str = "text") -> PreTrainedTokenizerBase:
         S4ecaError: neither a readable folder nor a reachable hub id, or a folder without a vocabulary.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # OSError for an unreachable hub, ValueError and others for damaged files
         reason = str(error).splitlines()[0].rstrip(".")
         raise S4ecaError(

@@ -60,7 +60,7 @@ def evaluate(
         S4ecaError: anything the user can mend, before the first sample wherever it can be known by then.
     """
     config = for_precision(config)
-    use_matmul_precision(config["matmul_precision"])
+    use_matmul_precision(config.get("matmul_precision", "highest"))  # older checkpoints do not say
     data = build_data(config)
     open_split(data, options)
     data.tokenizer = checkpoint.tokenizer()
@@ -125,7 +125,10 @@ def recipe(trained: Config) -> str:
 
     Places and workers are left out; the number of devices is in it, since a batch is one device's.
     """
-    groups = ("model", "tuning", "vision", "text", "fusion", "decoder", "loss", "data", "trainer", "init_from")
+    groups = (
+        *("model", "tuning", "vision", "text", "fusion", "decoder", "loss", "data"),
+        *("trainer", "init_from", "matmul_precision"),
+    )
     content = {name: trained.get(name) for name in groups}
     content["data"] = {name: value for name, value in (content["data"] or {}).items() if name != "seed"}
     # callbacks that change what is trained, or for how long
@@ -154,6 +157,9 @@ def merge(trained: Config, given: DictConfig) -> Config:
     # those of the training were for its own number of processes
     merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False})
     merged["weights_folder"] = given.weights_folder or usable_folder(trained)
+    for name, value in ((given.get("model") or {}).get("segmenter") or {}).items():
+        if value is not None:
+            merged["model"]["segmenter"][name] = value
     for key in ("data", "vision", "text", "trainer"):
         # unresolved: what a data config refers to, such as image_size, is the checkpoint's
         change = OmegaConf.to_container(given[key], resolve=False)

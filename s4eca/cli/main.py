@@ -47,6 +47,14 @@ def evaluate(context: typer.Context) -> None:
     _hand_over(run, context)
 
 
+@app.command(context_settings=HYDRA)
+def sweep(context: typer.Context) -> None:
+    """Search a training's settings, beside other workers: s4eca sweep study=NAME n_trials=N ...; s4eca sweep --help."""
+    from s4eca.cli.sweep import main as run
+
+    run(context.args)
+
+
 for takes_overrides in (score, profile, doctor):
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(takes_overrides)
 app.command()(compare)

@@ -116,6 +116,8 @@ def for_steps(config: Mapping[str, Any], batches: int) -> dict[str, Any]:
     devices = config["trainer"].get("devices", "auto")
     if devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
         raise S4ecaError(f"one process is profiled at a time, and trainer.devices={devices}; set trainer.devices=1.")
+    if config["trainer"].get("num_nodes", 1) != 1:
+        raise S4ecaError("one process is profiled at a time; set trainer.num_nodes=1.")
     beside = (Checkpoint, EarlyStopping, Cost, ParameterReport, ValidationPictures)
     callbacks = {
         name: node

@@ -140,7 +140,8 @@ def evaluate_run(config: Config, chosen: Path, split: str) -> None:
         split: `val` or `test`.
     """
     settings = {**config["trainer"], "limit_test_batches": 1.0}
-    model = {**config["model"], "feature_cache": None}
+    segmenter = {**config["model"]["segmenter"], "compile": "none"}  # as eval.py does
+    model = {**config["model"], "feature_cache": None, "segmenter": segmenter}
     checkpoint = read_checkpoint(chosen)
     with out_of_memory_explained(config, training=False):
         evaluate({**config, "trainer": settings, "model": model}, checkpoint, None, Options(split, pictures=2))
@@ -174,7 +175,7 @@ def _end(trainer: Trainer, folder: Path) -> tuple[float | None, Path]:
             if trainer.is_global_zero:
                 console.print(f"best {callback.monitor} {best:.4f}", highlight=False)
                 console.print(f"evaluate with: python eval.py ckpt={os.path.relpath(chosen)}", highlight=False)
-    # none is there after a trial run such as +trainer.fast_dev_run=true; a process that comes later sees the first one's
+    # none is there after a trial run such as +trainer.fast_dev_run=true; a late process sees what the first has written
     if not trainer.strategy.broadcast(chosen.is_file()):
         trainer.save_checkpoint(chosen)
     if trainer.is_global_zero:

@@ -40,18 +40,25 @@ def wanted(words: Iterable[str]) -> list[Need]:
     free: list[Override] = []
     other: list[Override] = []
     either: list[Override] = []
+    inner: list[Override] = []  # single keys of a trained model; `protocols` is of both kinds
+    trained = OmegaConf.load(Path(conf_dir()) / "model" / "referring.yaml")
     for override in overrides:
-        head = override.get_key_element().lstrip("+~").partition(".")[0].partition("@")[0]
+        key = override.get_key_element().lstrip("+~")
+        head = key.partition(".")[0].partition("@")[0]
+        if head == "model" and key.partition(".")[2].partition(".")[0] in trained:
+            inner.append(override)
+            continue
         referring = head == "model" and str(override.value()) == "referring"
         is_free = head in TRAINING_FREE or (head == "model" and not referring)
         (either if head in EITHER else free if is_free else other).append(override)
+    (free if free and not other else other).extend(inner)
     needs: list[Need] = []
     if free:
         chosen = [] if any(override.get_key_element() == "model" for override in free) else ["model=dgl_rsis"]
         for line in _lines([*free, *either]):
             needs += _needs(_composed("eval", [*chosen, *line]), GROUPS[2:])
     if other or not free:
-        for line in _lines([*other, *either]):
+        for line in _lines([*other, *(override for override in either if override.get_key_element() != "split")]):
             needs += _needs(_composed("train", line), GROUPS[:2])
     return list(dict.fromkeys(needs))
 

@@ -16,6 +16,7 @@ from transformers import (
     SamModel,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils import cached_file
 
 from s4eca.cache import digest
 from s4eca.dgl_rsis.open_clip import whole_from_open_clip
@@ -87,7 +88,7 @@ class Clip(nn.Module):
         _check_tokens("clip", self.tokenizer, text.vocab_size)
         _check_end(self.tokenizer, text.eos_token_id)
         self.image_size: int = self.model.config.vision_config.image_size
-        self.mean, self.std = _statistics(weights)
+        self.mean, self.std = _statistics(name, weights)
 
     def identity(self) -> dict[str, Any]:
         """Returns what its features depend on beside image and text."""
@@ -141,7 +142,7 @@ class Blip(nn.Module):
         self.base = _freeze(self.model, name, weights, seed)
         _check_tokens(key, self.tokenizer, self.model.config.text_config.vocab_size)
         self.image_size: int = self.model.config.vision_config.image_size
-        self.mean, self.std = _statistics(weights)
+        self.mean, self.std = _statistics(name, weights)
 
     def identity(self) -> dict[str, Any]:
         """Returns what its output depends on beside image and text."""
@@ -251,9 +252,16 @@ def _check_end(tokenizer: PreTrainedTokenizerBase, end: int) -> None:
         )
 
 
-def _statistics(weights: str) -> tuple[Statistics, Statistics]:
-    """Returns the mean and the standard deviation by which pixels are normalised."""
-    file = Path(weights) / "preprocessor_config.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if weights not in (HUB, RANDOM) and file.is_file() else {}
+def _statistics(name: str, weights: str) -> tuple[Statistics, Statistics]:
+    """Returns the mean and the standard deviation by which pixels are normalised: the weights' own, or OpenAI's."""
+    file = None
+    if weights == HUB or (weights != RANDOM and Path(weights).is_dir()):
+        file = cached_file(
+            name if weights == HUB else weights,
+            "preprocessor_config.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    found = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
     mean, std = found.get("image_mean", OPENAI_CLIP_MEAN), found.get("image_std", OPENAI_CLIP_STD)
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

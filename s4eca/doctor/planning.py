@@ -25,7 +25,9 @@ def plan_run(overrides: Sequence[str]) -> Run:
     config, choices = compose_train(overrides)
     wanted, refusal = _wanted(config, cached_repositories(os.environ, Path.home()))
     there = {f"{key}={path}": Path(path).exists() for key, path in named_paths(config)}
-    return Run(config, choices, tuple(wanted), refusal, there, f"outputs/{config['name']}")
+    given = [item.partition("=")[2] for item in overrides if item.startswith("hydra.run.dir=")]
+    folder = given[-1] if given else f"outputs/{config['name']}"
+    return Run(config, choices, tuple(wanted), refusal, there, folder)
 
 
 def named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -46,6 +48,8 @@ def named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         value: Any = config
         for name in key.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
+        if key == "resume" and value == "auto":  # starts where there is nothing to go on with
+            continue
         if isinstance(value, str) and not value.startswith(("hf:", "wandb:")):
             yield key, value
 

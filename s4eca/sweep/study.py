@@ -81,8 +81,8 @@ def count(trials: Sequence[FrozenTrial]) -> Counter[TrialState]:
 def is_one_too_many(study: optuna.Study, number: int, n_trials: int) -> bool:
     """Whether a trial that has just begun is more than was asked for, as others began in the same moment."""
     trials = study.get_trials(deepcopy=False)
-    live = sorted(trial.number for trial in trials if trial.state in (*DONE, TrialState.RUNNING))
-    return live.index(number) >= n_trials
+    earlier = [trial for trial in trials if trial.number < number and trial.state in (*DONE, TrialState.RUNNING)]
+    return len(earlier) >= n_trials
 
 
 def _differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], of: str) -> list[str]:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from s4eca.errors import S4ecaError
 from s4eca.stopping import ASKING, requeue
 from s4eca.sweep.space import Space, override
-from s4eca.sweep.storage import enqueue_again, fail_stale
+from s4eca.sweep.storage import enqueue_again, fail_stale, retried_from
 from s4eca.sweep.study import DONE, count, is_one_too_many
 from s4eca.sweep.trial import Heartbeat, free_memory, train_trial
 
@@ -137,9 +137,9 @@ class Worker:
             raise
         ended = self._end(trial, state, value, error)
         if stop is not None:
-            if ended.state == TrialState.FAIL:
+            if not any(retried_from(other) == trial.number for other in self._trials()):
                 self._stored(lambda: enqueue_again(self.study, ended))
-                print(f"trial {trial.number} is in the queue again", flush=True)
+            print(f"trial {trial.number} is in the queue again", flush=True)
             raise stop
         free_memory()
         self._check_errors(error)

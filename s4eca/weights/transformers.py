@@ -95,7 +95,7 @@ def load_transformers(
         fill(model, state, key, name, weights)
         return model
     try:
-        found = AutoConfig.from_pretrained(where).model_type
+        found = AutoConfig.from_pretrained(where, trust_remote_code=False).model_type
         if found not in _readable_types(library):
             raise S4ecaError(_other_family(key, where, found, library, kind, choices or {}))
         model, info = library.from_pretrained(

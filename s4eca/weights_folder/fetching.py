@@ -77,7 +77,7 @@ def fetch_weights(needs: Iterable[Need], folder: str | Path, say: Callable[[str]
             shutil.rmtree(folder / UNFINISHED / kept.home(repository).name, ignore_errors=True)
     if failed:
         raise S4ecaError(f"{len(failed)} of {len(wanted)} repositories were not fetched: {' '.join(failed)}")
-    shutil.rmtree(folder / UNFINISHED)
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # a process that waits may hold its lock there already
     return kept
 
 
@@ -107,7 +107,8 @@ def choose_files(need: Need, siblings: dict[str, RepoSibling]) -> list[str]:
 def _check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise S4ecaError(f"out={folder} is a file; give a folder.")
-    if folder.is_dir() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+    strange = folder.is_dir() and any(path.name != UNFINISHED for path in folder.iterdir())
+    if strange and not (folder / MANIFEST).is_file():
         raise S4ecaError(f"out={folder} holds something else; give a new folder, or one that a fetch has filled.")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from s4eca.errors import S4ecaError
-from s4eca.weights_folder.manifest import Kept
+from s4eca.weights_folder.manifest import MANIFEST, Kept
 from s4eca.weights_folder.needs import Need, own_needs
 
 
@@ -31,7 +31,7 @@ def locate(kept: Kept, need: Need) -> Path:
         what = need.part if need.part in ("weights", "tokenizer") else need.part.rpartition("/")[2]
         raise S4ecaError(
             f"weights_folder={kept.folder} lacks {what} of {need.repository}, which {need.setting} asks for; add it "
-            f"with `s4eca weights fetch out={kept.folder} …` and the words of this run, where the hub can be reached."
+            f"with `s4eca weights fetch out={kept.folder} …` and the training's words, where the hub can be reached."
         )
     for file in files:
         kept.check(need.repository, file)
@@ -45,6 +45,6 @@ def locate(kept: Kept, need: Need) -> Path:
 
 
 def usable_folder(config: Mapping[str, Any]) -> str | None:
-    """Returns the weights folder that a run was trained with, None where this machine has no such folder."""
+    """Returns the weights folder that a run was trained with, None where this machine has none there."""
     folder = config.get("weights_folder")
-    return folder if folder is not None and Path(folder).is_dir() else None
+    return folder if folder is not None and (Path(folder) / MANIFEST).is_file() else None

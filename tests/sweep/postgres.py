@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 REQUIRED = "S4ECA_REQUIRE_POSTGRES"
 """Set by .ci/run, which installs PostgreSQL: a test that finds none must then fail and not be skipped."""
 
@@ -18,6 +20,15 @@ def binaries() -> Path | None:
     folders = [Path(found).parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in folders if all((folder / name).is_file() for name in ("initdb", "pg_ctl"))), None)
+
+
+def need_binaries() -> Path:
+    """Returns that folder; where there is none the test is skipped, or fails where .ci/run has promised one."""
+    folder = binaries()
+    if folder is None and not os.environ.get(REQUIRED):
+        pytest.skip("initdb and pg_ctl are neither in PATH nor in /usr/lib/postgresql; apt-get install postgresql")
+    assert folder is not None, f"{REQUIRED} is set, and there are no initdb and pg_ctl"
+    return folder
 
 
 @contextmanager

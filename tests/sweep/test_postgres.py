@@ -3,7 +3,6 @@
 The server is a throw-away one, see postgres.py. The workers are real `s4eca sweep` processes that really train.
 """
 
-import os
 import re
 import signal
 import subprocess
@@ -16,11 +15,11 @@ import psycopg2
 import pytest
 from optuna.trial import TrialState
 
-from runs import TINY, environment
+from runs import ROOT, TINY, environment
 from s4eca.errors import S4ecaError
 from s4eca.sweep.storage import open_storage, retried_from
 from sweep.made_sweep import SPACE
-from sweep.postgres import REQUIRED, binaries, server
+from sweep.postgres import REQUIRED, need_binaries, server
 
 N_TRIALS, HEARTBEAT = 3, 3  # seconds; on a busy machine a thread may not get its turn for one
 CODE = """
@@ -40,11 +39,7 @@ OVERRIDES = [
 
 @pytest.fixture(scope="module")
 def socket():
-    folder = binaries()
-    if folder is None and not os.environ.get(REQUIRED):
-        pytest.skip("initdb and pg_ctl are neither in PATH nor in /usr/lib/postgresql; apt-get install postgresql")
-    assert folder is not None, f"{REQUIRED} is set, and there are no initdb and pg_ctl"
-    with server(folder) as place:
+    with server(need_binaries()) as place:
         yield place
 
 
@@ -106,6 +101,17 @@ def test_a_worker_that_is_killed_costs_no_trial(socket, tmp_path):
     for trial in complete:
         assert (tmp_path / trial.user_attrs["folder"] / "checkpoints" / "best.ckpt").is_file()
         assert len(trial.intermediate_values) == 8
+
+
+def test_where_ci_promises_a_server_its_absence_is_a_failure(monkeypatch):
+    monkeypatch.setattr("sweep.postgres.binaries", lambda: None)
+    monkeypatch.delenv(REQUIRED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install postgresql"):
+        need_binaries()
+    monkeypatch.setenv(REQUIRED, "1")
+    with pytest.raises(AssertionError, match=REQUIRED):
+        need_binaries()
+    assert f"export {REQUIRED}=1" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_a_wrong_password_is_named_and_not_shown(socket):

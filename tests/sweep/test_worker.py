@@ -192,6 +192,21 @@ def test_a_trial_that_others_took_for_dead_does_not_count(tmp_path, train_as, ca
     assert "trial 0 fail: it gave no sign of life for too long" in capsys.readouterr().out
 
 
+def test_a_trial_that_was_taken_and_is_stopped_then_is_queued_once(tmp_path, train_as):
+    worker = made_worker(tmp_path)
+
+    def killed(trial):
+        worker.storage.set_trial_state_values(trial._trial_id, FAIL)
+        worker.storage.get_heartbeat_stale_trial_callback()(worker.study, worker.study.trials[0])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    train_as(killed)
+    with pytest.raises(SystemExit):
+        worker.work(1)
+    assert states(worker.study) == [FAIL, WAITING]
+
+
 def test_a_storage_that_comes_back_costs_no_trial(tmp_path, train_as, monkeypatch):
     worker, tell, failures = made_worker(tmp_path), optuna.Study.tell, iter([True, True, False])
 

@@ -208,7 +208,19 @@ def test_callbacks_can_be_added(extra, datasets, tmp_path):
 
 def test_help_and_the_ways_in(tmp_path):
     printed = CliRunner().invoke(app, ["--help"]).output
-    for command in ("train", "eval", "score", "compare", "table", "share", "data"):
+    for command in (
+        "train",
+        "eval",
+        "sweep",
+        "profile",
+        "doctor",
+        "weights",
+        "score",
+        "compare",
+        "table",
+        "share",
+        "data",
+    ):
         assert command in printed
     printed = CliRunner().invoke(app, ["data", "--help"]).output
     for command in ("audit", "show", "convert", "synthesize"):

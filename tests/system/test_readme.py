@@ -64,6 +64,12 @@ def test_commands_of_the_package_parse(command):
     while hasattr(parser, "commands"):
         parser = parser.commands[words.pop(0)]
     context = parser.make_context(parser.name, words)
+    own = {"profile": ("steps", "out"), "doctor": (), "sweep": ("status", "study", "storage", "n_trials", "sweep")}
+    if parser.name in own:
+        words = [word for word in context.args if word.partition("=")[0] not in own[parser.name]]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            assert compose("train", overrides=words).tuning
+        return
     if parser.name != "score":
         assert not context.args
         return
@@ -74,7 +80,7 @@ def test_commands_of_the_package_parse(command):
 def test_all_kinds_of_commands_were_found():
     kinds = {" ".join(command.split()[:2]) for command in COMMANDS}
     assert {"make demo", "make test", "python train.py", "python eval.py", "s4eca share", "pip install"} <= kinds
-    assert {"s4eca score", "s4eca compare", "s4eca table", "s4eca data"} <= kinds
+    assert {"s4eca score", "s4eca compare", "s4eca table", "s4eca data", "s4eca sweep", "s4eca profile"} <= kinds
 
 
 def test_make_targets_exist_and_ci_calls_them():
