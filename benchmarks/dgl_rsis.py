@@ -25,6 +25,7 @@ from s4eca.build import build_pipeline, instantiate
 from s4eca.cli.config import conf_dir, plain
 from s4eca.cli.dgl_scenes import device_of, list_scenes
 from s4eca.dgl_rsis.pipeline import Pipeline
+from turns import quartiles
 
 PRESETS = {
     "tiny": ["model=dgl_rsis_tiny", "data=synthetic", "data.train=1", "data.val=1", "data.test=8"],
@@ -72,7 +73,7 @@ def summarise(seconds: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]
         whole = sum(statistics.median(stages[stage]) for stage in STAGES)
         for stage in STAGES:
             values = stages[stage]
-            low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+            low, middle, high = quartiles(values)
             share = statistics.median(values) / whole
             rows.append({"variant": name, "stage": stage, "median": middle, "q1": low, "q3": high, "share": share})
     return rows

@@ -8,7 +8,7 @@ from typing import Any
 import hydra.utils
 from hydra.errors import InstantiationException
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -188,6 +188,8 @@ def build_callbacks(config: Config, folder: Path) -> list[Callback]:
         if monitor.startswith("test"):
             raise S4ecaError(f"callbacks.{name}.monitor={monitor} selects on the test split; choose a val/ score.")
         callback = instantiate(node, f"callbacks.{name}")
+        if isinstance(callback, ProgressBar) and not config["trainer"].get("enable_progress_bar", True):
+            continue
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")
         callbacks.append(callback)

@@ -109,7 +109,8 @@ def training_switches(config: Config) -> list[Switch]:
     if inside and segmenter["start_stage"] < 3:
         switches.append(Switch("model.segmenter.start_stage=3", _share(STAGE_3)))
     if inside and target.endswith(".S4ECA"):  # the one trained method that has this form
-        switches.append(Switch("model.segmenter.placement=side", _share(SIDE)))
+        eager = "" if segmenter.get("compile", "none") == "none" else " model.segmenter.compile=none"
+        switches.append(Switch(f"model.segmenter.placement=side{eager}", _share(SIDE)))
     return switches
 
 

@@ -9,16 +9,17 @@ from types import FrameType, TracebackType
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1)
+CAUGHT = (*ASKING, signal.SIGINT)
 
 
 class StopSignals:
-    """Catches SIGTERM and SIGUSR1 while a run lasts.
+    """Catches SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) while a run lasts.
 
     Lightning's own handling is not used: for SIGUSR1 under SLURM it saves in the middle of a step and goes on training,
     and its handler of SIGTERM starts a collective operation in every process, wherever that process is.
 
     While `deferring` is set, a signal is only noted in `asked`, for whoever sets it to act on after a complete step;
-    otherwise it ends the run at once.
+    otherwise it ends the run at once, and so does a second Ctrl-C.
 
     Attributes:
         asked: the first signal that came, None as long as there was none.
@@ -35,7 +36,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         """Installs the handlers, where this is the main thread: others cannot have any."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {signum: signal.getsignal(signum) for signum in ASKING}
+            self._before = {signum: signal.getsignal(signum) for signum in CAUGHT}
             self.install()
         return self
 
@@ -66,14 +67,16 @@ class StopSignals:
     def install(self) -> None:
         """Installs the handlers again, after Lightning has put its own in front of them."""
         if threading.current_thread() is threading.main_thread():
-            for signum in ASKING:
+            for signum in CAUGHT:
                 signal.signal(signum, self._ask)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        if self.asked is None:
+        again = self.asked is not None
+        if not again:
             self.asked = signum
-        if not self.deferring:
-            raise SIGTERMException
+        if self.deferring and not (again and signum == signal.SIGINT):
+            return
+        raise KeyboardInterrupt if signum == signal.SIGINT else SIGTERMException
 
 
 def requeue() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -157,6 +158,8 @@ def merge(trained: Config, given: DictConfig) -> Config:
     # those of the training were for its own number of processes
     merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False})
     merged["weights_folder"] = given.weights_folder or usable_folder(trained)
+    if merged["trainer"]["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
+        merged["trainer"]["accelerator"] = "auto"
     for name, value in ((given.get("model") or {}).get("segmenter") or {}).items():
         if value is not None:
             merged["model"]["segmenter"][name] = value

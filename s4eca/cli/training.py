@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -58,7 +59,7 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
     """
     with StopSignals() as signals:
         try:
-            best, chosen = _fit(config, folder, resume, more, signals)
+            config, best, chosen = _fit(config, folder, resume, more, signals)
             if config["evaluate"] is not None:
                 evaluate_run(config, chosen, config["evaluate"])
             return best
@@ -70,10 +71,12 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
 
 def _fit(
     config: Config, folder: Path, resume: Path | None, more: Sequence[Callback], signals: StopSignals
-) -> tuple[float | None, Path]:
-    """Trains; returns the best score and the checkpoint to evaluate."""
+) -> tuple[Config, float | None, Path]:
+    """Trains; returns the config with the widths that a budget has solved, the best score, the checkpoint to take."""
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
-    use_matmul_precision(config["matmul_precision"])
+    use_matmul_precision(config.get("matmul_precision", "highest"))  # older run folders do not say
+    if "torch._dynamo" in sys.modules:  # what an earlier run of this process has compiled counts towards a limit
+        torch._dynamo.reset()
     if "segmenter" not in config["model"]:
         raise S4ecaError("model=dgl_rsis is training-free; evaluate it with python eval.py model=dgl_rsis.")
     if config["evaluate"] not in (None, "val", "test"):
@@ -128,7 +131,7 @@ def _fit(
         _finish_wandb(loggers, failed=True)
         raise
     _finish_wandb(loggers, failed=False)
-    return _end(trainer, folder)
+    return (config, *_end(trainer, folder))
 
 
 def evaluate_run(config: Config, chosen: Path, split: str) -> None:

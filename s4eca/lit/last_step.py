@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from s4eca.lit.ema import EMA
+from s4eca.lit.referring import ReferringModule
 from s4eca.lit.sharded import FSDP
 from s4eca.stopping import StopSignals
 
@@ -92,7 +93,8 @@ class LastStep(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps that the validation is done, unless the end of the epoch follows."""
-        if not trainer.sanity_checking and not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        loop = trainer.fit_loop  # inside a step with accumulated gradients the state before it counts
+        if not (trainer.sanity_checking or loop._should_accumulate() or loop.epoch_loop._num_ready_batches_reached()):
             self._keep(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,7 +109,8 @@ class LastStep(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on a signal ends the run at once."""
+        """All is saved, and from here on a signal ends the run at once."""
+        self._kept = None
         if self.signals is not None:
             self.signals.deferring = False
 
@@ -122,6 +125,8 @@ class LastStep(Checkpoint):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EMA):
                 callback.on_validation_end(trainer, pl_module)  # the raw weights, where a validation had replaced them
+        if isinstance(pl_module, ReferringModule):
+            pl_module.guard.undo()  # running statistics of a step that has been begun
         try:
             self._save(trainer)
         except Exception as error:

@@ -74,14 +74,20 @@ def warm_up_then_poly(
     return LambdaLR(optimizer, factor)
 
 
-def adopt_state(state: dict[str, Any], fused: bool) -> None:
-    """Makes the stored state of an optimiser that of a fused one, or of a plain one, in place.
+def adopt_states(checkpoint: dict[str, Any], fused: bool, lr: float, weight_decay: float) -> None:
+    """Gives the stored states of optimiser and schedule this run's settings, in place.
 
-    `Optimizer.load_state_dict` takes the kind of kernel from the stored groups, so that a resumed run would go on with
-    the kernel of the checkpoint instead of its config's.
+    Both load theirs from the checkpoint, so that a run that is resumed with another rate, decay or kernel would go on
+    with the old one.
     """
-    for group in state["param_groups"]:
-        group["fused"], group["foreach"] = fused, None
+    for state in checkpoint.get("optimizer_states", []):
+        for group, decay in zip(state["param_groups"], (weight_decay, 0.0), strict=True):
+            group["fused"], group["foreach"], group["weight_decay"] = fused, None, decay
+            if group["initial_lr"] != lr:
+                group["lr"] *= lr / group["initial_lr"]
+                group["initial_lr"] = lr
+    for schedule in checkpoint.get("lr_schedulers", []):
+        schedule["base_lrs"] = [lr] * len(schedule["base_lrs"])
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:

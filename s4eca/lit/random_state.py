@@ -19,6 +19,8 @@ class RandomState(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain values and tensors, as weights_only loading wants them."""
+        if self._pending is not None:  # training has not gone on yet
+            return self._pending
         kind, keys, *rest = np.random.get_state(legacy=True)
         return {
             "python": random.getstate(),

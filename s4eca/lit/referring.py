@@ -208,9 +208,8 @@ class ReferringModule(ScoringModule):
         check_network(self.segmenter, checkpoint[META], where)
         state = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
         check_learned(self.segmenter, state, where)
-        self.guard.load(checkpoint.get(SKIPPED, []))
-        for optimizer in checkpoint.get("optimizer_states", []):
-            optimising.adopt_state(optimizer, self.fused_optimizer)
+        self.guard.load(checkpoint.get(SKIPPED, []), self._trainer is None or self._trainer.is_global_zero)
+        optimising.adopt_states(checkpoint, self.fused_optimizer, self.lr, self.weight_decay)
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
         if trainer is not None and trainer.training and data is not None:

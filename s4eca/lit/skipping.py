@@ -77,6 +77,12 @@ class StepGuard:
         """Notes the loss of a batch."""
         self._losses.append(loss.detach())
 
+    def undo(self) -> None:
+        """Puts back what the batches of a step that will not be completed have changed."""
+        if self._ids and self._buffers:
+            torch._foreach_copy_(self._buffers, self._before)
+        self._ids, self._losses = [], []
+
     def decide(self, optimizer: AdamW, norm: Tensor, trainer: Trainer) -> None:
         """Leaves out the step that the optimiser is about to make where the norm () of its gradients is not finite."""
         skip = ~torch.isfinite(norm)
@@ -128,7 +134,8 @@ class StepGuard:
             raise S4ecaError(
                 f"{count} optimiser steps had a loss or gradients that are not finite, more than "
                 f"model.max_skipped_steps={self.limit}; look at the samples in "
-                f"{Path(trainer.default_root_dir) / NAME}, or lower model.lr."
+                f"{Path(trainer.default_root_dir) / NAME}, or go on with a lower model.lr and a higher "
+                "model.max_skipped_steps."
             )
 
     def state(self) -> list[dict[str, Any]]:
@@ -136,6 +143,6 @@ class StepGuard:
         self.look()
         return list(self.skipped)
 
-    def load(self, state: list[dict[str, Any]]) -> None:
-        """Goes on counting where a checkpoint was written."""
-        self.skipped = list(state)
+    def load(self, state: list[dict[str, Any]], is_first: bool = True) -> None:
+        """Goes on counting where a checkpoint was written; its ids are the first process's to tell."""
+        self.skipped = [record if is_first else {**record, "ids": []} for record in state]

@@ -38,7 +38,7 @@ def test_quartiles_and_shares_by_hand(benchmark):
     seconds = {"a": {stage: [1.0, 2.0, 3.0] for stage in benchmark.STAGES[:-1]} | {"selection": [2.0, 12.0, 22.0]}}
     rows = benchmark.summarise(seconds)
     assert [row["share"] for row in rows] == [0.1, 0.1, 0.1, 0.1, 0.6]
-    assert (rows[0]["q1"], rows[0]["median"], rows[0]["q3"]) == (1.0, 2.0, 3.0)
+    assert (rows[0]["q1"], rows[0]["median"], rows[0]["q3"]) == (1.5, 2.0, 2.5)
 
 
 def test_an_unknown_variant_is_refused(benchmark, capsys):

@@ -139,7 +139,8 @@ def test_training_with_a_cache_is_training_without_one(tmp_path, dtype, bound):
     assert len(losses[0]) == 6
     assert abs(losses[0][0] / losses[0][3] - 1) > bound, "it learns more than the bound"
     assert losses[1] == pytest.approx(losses[0], rel=bound)
-    assert losses[1] != losses[0]
+    if dtype == "bf16":
+        assert losses[1] != losses[0]
 
 
 def test_under_autocast_the_cache_holds_the_same(tmp_path):

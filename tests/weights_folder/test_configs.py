@@ -25,7 +25,9 @@ CONFIGS.remove(("proposer", "precomputed"))  # its folder has no default, and it
 
 def node_of(group, name):
     """A shipped config, with what only random weights could be asked for in the size of the tiny hub's models."""
-    root = OmegaConf.create({"image_size": 64, group: OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")})
+    root = OmegaConf.create(
+        {"image_size": 64, "window_attention": "eager", group: OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")}
+    )
     if name == "clip" and group == "grounding":
         root["clip"] = OmegaConf.load(ROOT / "conf/clip/openai_b16.yaml")
     node = OmegaConf.to_container(root, resolve=True)[group]
