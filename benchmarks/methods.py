@@ -40,7 +40,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "group": 30,
     },
     "base": {
-        "overrides": ["vision=swin_base", "text=bert_base", "vision.weights=random", "text.weights=random"],
+        "overrides": [
+            *("vision=swin_base", "text=bert_base", "vision.weights=random", "text.weights=random"),
+            "decoder.width=256",  # wider than the default, as in the tables
+        ],
         "image_size": 480,
         "group": 4,
     },

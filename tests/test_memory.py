@@ -87,6 +87,12 @@ def test_what_is_used_already_is_not_offered():
     assert odd[1:] == ["data.batch_size=3 trainer.accumulate_grad_batches=3", *settings(PLAIN)[3:]]
 
 
+def test_what_would_be_refused_beside_another_switch_is_offered_with_its_change():
+    segmenter = {**PLAIN["model"]["segmenter"], "compile": "block"}
+    offered = [switch.setting for switch in training_switches({**PLAIN, "model": {"segmenter": segmenter}})]
+    assert "model.segmenter.placement=side model.segmenter.compile=none" in offered
+
+
 def test_an_evaluation_has_its_own_switches():
     assert [switch.setting for switch in evaluation_switches(PLAIN)] == [
         "data.eval_batch_size=4",

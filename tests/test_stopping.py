@@ -22,6 +22,16 @@ def test_a_signal_waits_while_somebody_looks(sent, status):
     assert signal.getsignal(sent) is before
 
 
+def test_ctrl_c_waits_once():
+    with StopSignals() as signals:
+        signals.deferring = True
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (signals.asked, signals.status, signals.name) == (signal.SIGINT, 130, "Ctrl-C")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def interrupted():
     """Does what Lightning does with Ctrl-C."""
     try:

@@ -30,6 +30,11 @@ NOTHING = {
 }
 
 
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+
+
 def test_configs_are_beside_the_package_in_a_checkout():
     assert (Path(conf_dir()) / "train.yaml").is_file()
 
@@ -65,6 +70,18 @@ def test_an_evaluation_changes_what_is_said():
     assert merged["data"] == {**TRAINED["data"], "root": "new", "cache": "mine"}
     assert merged["logger"] == {"wandb": {"name": "again"}}
     assert merged["vision"] == {"weights": "here", "name": "swin"}
+
+
+def test_an_evaluation_compiles_and_shares_as_it_says_and_runs_without_the_trainings_gpu(monkeypatch):
+    trained = {**TRAINED, "model": {**TRAINED["model"], "segmenter": {"compile": "block", "encode_once": True}}}
+    given = OmegaConf.create({**NOTHING, "model": {"segmenter": {"compile": "none", "encode_once": None}}})
+    for there, accelerator in ((True, "gpu"), (False, "auto")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        merged = merge(trained, given)
+        assert merged["model"]["segmenter"] == {"compile": "none", "encode_once": True}
+        assert merged["trainer"]["accelerator"] == accelerator
+    given.trainer.accelerator = "gpu"
+    assert merge(trained, given)["trainer"]["accelerator"] == "gpu", "the command line decides"
 
 
 def test_other_data_takes_the_checkpoints_image_size():

@@ -265,6 +265,7 @@ def test_paths_of_a_config():
         ("vision.weights", "/swin.pth"),
         ("weights_folder", "/w"),
     ]
+    assert not list(named_paths({"data": {}, "resume": "auto"})), "it starts where nothing is there"
     drawn = {"data": {"_target_": "s4eca.data.SyntheticDataModule", "root": "data/synthetic"}}
     assert not list(named_paths(drawn))
 

@@ -19,6 +19,8 @@ STEPS = {"max_steps": 7, "max_epochs": -1, "val_check_interval": 2}  # epochs of
 EPOCHS = {"max_epochs": 2}
 PARTS = {"max_epochs": 2, "val_check_interval": 2, "accumulate_grad_batches": 2}
 
+WITHIN = {"max_epochs": 1, "val_check_interval": 1, "accumulate_grad_batches": 2}
+
 
 class BrokenOff(Exception):  # noqa: N818
     pass
@@ -88,6 +90,8 @@ def unbroken(tmp_path_factory):
         ("epochs", EPOCHS, False, "on_validation_batch_start", 4, 8),  # the very last validation
         pytest.param("epochs", EPOCHS, False, "on_train_batch_start", 5, 4, marks=pytest.mark.slow),
         pytest.param("parts", PARTS, False, "on_before_backward", 4, 1, marks=pytest.mark.slow),
+        # a validation between the two batches of a step, broken off in the second one
+        ("within", WITHIN, False, "on_before_backward", 4, 1),
     ],
 )
 def test_an_exception_saves_the_last_complete_step(unbroken, tmp_path, name, options, ema, hook, count, reached):

@@ -90,6 +90,19 @@ def test_a_resumed_run_takes_the_kernel_of_its_config(tmp_path, fused):
     assert {float(state["step"]) for state in trainer.optimizers[0].state.values()} == {3.0}
 
 
+def test_a_resumed_run_takes_the_rate_and_the_decay_of_its_config(tmp_path):
+    data = toy_data(tmp_path / "data")
+    fit(toy_module(lr=4e-3), data, toy_trainer(tmp_path, every_step(tmp_path), max_steps=2))
+    found = []
+    for lr in (4e-3, 1e-3):
+        trainer = toy_trainer(tmp_path / str(lr), RandomState(), max_steps=3)
+        fit(toy_module(lr=lr, weight_decay=0.5), data, trainer, tmp_path / "checkpoints" / "step=2.ckpt")
+        groups = trainer.optimizers[0].param_groups
+        assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+        found.append(groups[0]["lr"])
+    assert found[1] == pytest.approx(found[0] / 4, rel=1e-9)
+
+
 def test_16_mixed_wants_a_plain_optimiser(tmp_path):
     from lightning import Trainer
     from lightning.pytorch.plugins.precision import MixedPrecision

@@ -24,3 +24,15 @@ def test_continues_every_generator(tmp_path):
     following = draw()
     callback.on_train_batch_start(None, None, None, 1)
     assert draw() != following, "later batches leave the generators alone"
+
+
+def test_what_is_not_yet_restored_is_saved_as_it_is():
+    callback = RandomState()
+    random.seed(4)
+    state = callback.state_dict()
+    random.seed(5)
+    callback.load_state_dict(state)
+    assert callback.state_dict() is state, "a run that is stopped again before its first batch"
+    callback.on_train_batch_start(None, None, None, 0)
+    random.random()
+    assert callback.state_dict()["python"] != state["python"]

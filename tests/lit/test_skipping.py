@@ -132,6 +132,27 @@ def test_a_poisoned_step_is_as_if_it_had_been_left_out(tmp_path, fused, kind, ac
     assert not (tmp_path / "reference" / "skipped_steps.json").exists()
 
 
+def test_a_step_that_is_broken_off_leaves_no_statistics(tmp_path):
+    data, module = toy_data(tmp_path / "data", train=4), with_batch_norm(True)
+    module.train()
+    module.guard.start()
+    batch = next(iter(data.train_dataloader()))
+    before = {name: value.clone() for name, value in module.segmenter.named_buffers()}
+    module.guard.open(batch.ids)
+    module.guard.close(module.loss(module(batch), batch.mask))
+    changed = [name for name, value in module.segmenter.named_buffers() if not torch.equal(value, before[name])]
+    assert any("running_mean" in name for name in changed)
+    module.guard.undo()
+    assert all(torch.equal(value, before[name]) for name, value in module.segmenter.named_buffers())
+    # and after a step that was completed there is nothing to put back
+    module.guard.open(batch.ids)
+    module(batch)
+    module.guard._ids = []
+    after = {name: value.clone() for name, value in module.segmenter.named_buffers()}
+    module.guard.undo()
+    assert all(torch.equal(value, after[name]) for name, value in module.segmenter.named_buffers())
+
+
 def test_a_finite_loss_stays_what_it_is():
     weight = torch.tensor([0.1, -3e30], requires_grad=True)
     (plain,) = torch.autograd.grad((weight * 7).sum(), weight)

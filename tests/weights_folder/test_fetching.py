@@ -14,7 +14,7 @@ from s4eca.build import build_model, open_weights
 from s4eca.cli.weights import weights
 from s4eca.errors import S4ecaError
 from s4eca.towers import BertTower
-from s4eca.weights_folder import Need, fetch_weights, place, read_folder, verify_folder
+from s4eca.weights_folder import Need, fetch_weights, place, read_folder, usable_folder, verify_folder
 from s4eca.weights_folder.fetching import choose_files
 from tiny_hub import tokenizer
 from tiny_text import BERT
@@ -286,3 +286,11 @@ def test_the_command_says_what_is_missing(hub, folder):
     assert result.exit_code == 0, result.output
     assert f"run from it with: weights_folder={folder}" in result.output
     assert "(1 of" in result.output
+
+
+def test_a_folder_of_another_kind_is_not_the_checkpoints(tmp_path):
+    config = {"weights_folder": str(tmp_path)}
+    assert usable_folder(config) is None
+    (tmp_path / "manifest.json").write_text("{}")
+    assert usable_folder(config) == str(tmp_path)
+    assert usable_folder({}) is None
