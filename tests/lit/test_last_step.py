@@ -90,8 +90,6 @@ def unbroken(tmp_path_factory):
         ("epochs", EPOCHS, False, "on_validation_batch_start", 4, 8),  # the very last validation
         pytest.param("epochs", EPOCHS, False, "on_train_batch_start", 5, 4, marks=pytest.mark.slow),
         pytest.param("parts", PARTS, False, "on_before_backward", 4, 1, marks=pytest.mark.slow),
-        # a validation between the two batches of a step, broken off in the second one
-        ("within", WITHIN, False, "on_before_backward", 4, 1),
     ],
 )
 def test_an_exception_saves_the_last_complete_step(unbroken, tmp_path, name, options, ema, hook, count, reached):
@@ -108,6 +106,17 @@ def test_an_exception_saves_the_last_complete_step(unbroken, tmp_path, name, opt
     for part in ("state_dict", "raw_state_dict"):
         stored = end.get(part, {})
         assert [key for key, value in stored.items() if not torch.equal(value, found[part][key])] == []
+
+
+def test_a_validation_within_a_step_does_not_complete_it(unbroken, tmp_path):
+    """Broken off in the second batch of a step, after the validation between both, which is then made again."""
+    root, _, _, end = unbroken("within", WITHIN, False)
+    with pytest.raises(BrokenOff):
+        training(root, tmp_path, WITHIN, At("on_before_backward", 4, break_off))
+    assert read(tmp_path)["global_step"] == 1
+    training(root, tmp_path, WITHIN, resume=tmp_path / "checkpoints" / "last.ckpt")
+    found = read(tmp_path)["state_dict"]
+    assert [key for key, value in end["state_dict"].items() if not torch.equal(value, found[key])] == []
 
 
 def test_weights_that_have_moved_on_are_not_saved_with_an_older_state(unbroken, tmp_path):
