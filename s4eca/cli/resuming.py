@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import Config, instantiate
+from s4eca.cli.config import flatten
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
 from s4eca.tuning.base import TuningMethod
@@ -109,7 +110,7 @@ def differences(before: Config, now: Config) -> list[str]:
         A text `KEY: BEFORE, now NOW` for every key that differs.
     """
     free = [*LOCAL, *(_solved_keys(before) if before.get("budget") is not None else [])]
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = flatten(before), flatten(now)
     keys = [key for key in {**old, **new} if not any(fnmatch(key, pattern) for pattern in free)]
     return [
         f"{key}: {_show(old, key)}, now {_show(new, key)}"
@@ -126,14 +127,6 @@ def write_ended(folder: Path, content: Mapping[str, Any]) -> None:
 def _solved_keys(config: Config) -> list[str]:
     method: TuningMethod = instantiate(config["tuning"], "tuning")
     return [f"tuning.{key}" for key in method.width.keys] if method.width is not None else []
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, node
 
 
 def _show(leaves: Mapping[str, Any], key: str) -> str:

@@ -7,15 +7,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from s4eca.cli.config import conf_dir, plain
+from s4eca.cli.config import conf_dir, flatten
+from s4eca.cli.train_config import compose_quietly
 from s4eca.errors import S4ecaError
 from s4eca.sweep.space import Space, override
 
@@ -87,31 +86,14 @@ def common(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not any(fnmatchcase(key, local) for local in LOCAL)}
 
 
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested mappings as one, with dots in its keys."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     """Returns the resolved config, and the names of its groups."""
-    hydra = HydraConfig.instance()
-    before = hydra.cfg
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            config = compose("train", overrides=list(overrides), return_hydra_config=True)
-        hydra.set_config(config)  # the run's name is made of the choices
-        groups = {str(name) for name in config.hydra.runtime.choices}
-        with open_dict(config):
-            del config["hydra"]
-        return plain(config), groups
+        config, choices = compose_quietly(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         message = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {message}.") from error
-    finally:
-        hydra.cfg = before
+    return config, set(choices)
 
 
 def _parse(item: str) -> Override:

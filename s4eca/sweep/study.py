@@ -9,8 +9,9 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from s4eca.cli.config import flatten
 from s4eca.errors import S4ecaError
-from s4eca.sweep.composing import common, flatten
+from s4eca.sweep.composing import common
 from s4eca.sweep.sampling import build_pruner, build_sampler
 from s4eca.sweep.space import Space
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from lightning import Callback
 
+from forked import in_two
 from tiny import shake
 from toy import every_step, fit, toy_data, toy_module, toy_trainer
 
@@ -65,17 +65,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("samples", [3, 7])
 def test_two_processes_give_the_metrics_of_one(folder, samples):
     evaluate(folder, samples, "alone")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = torch.multiprocessing.get_context("fork")  # spawned, each would import everything anew
-    processes = [context.Process(target=join, args=(rank, port, folder, samples)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=60)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    in_two(join, folder, samples, timeout=60)
 
     alone, wanted = stored(folder, "alone")
     assert (alone["world"], alone["seen"]) == (1, list(range(samples)))

@@ -2,9 +2,7 @@
 
 import json
 import os
-import socket
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +18,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment, TorchEla
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from forked import in_two
 from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
 from s4eca.lit import EMA, RandomState, ReferringModule
@@ -120,25 +119,11 @@ def in_two_processes(rank: int, port: int, root: Path) -> None:
     dist.destroy_process_group()
 
 
-def fork(job: Callable[..., None], *arguments) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = torch.multiprocessing.get_context("fork")
-    processes = [context.Process(target=job, args=(rank, port, *arguments)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=300)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> tuple[Path, list[dict]]:
     root = tmp_path_factory.mktemp("both")
     toy_data(root / "data")  # drawn once
-    fork(in_two_processes, root)
+    in_two(in_two_processes, root)
     return root, [json.loads((root / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -267,4 +252,4 @@ def compare_in_parts(rank: int, port: int) -> None:
 
 @pytest.mark.slow
 def test_every_method_and_tower_has_the_same_gradients_in_parts():
-    fork(compare_in_parts)
+    in_two(compare_in_parts)

@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import socket
 from functools import partial
 
 import pytest
@@ -12,6 +11,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader
 
+from forked import in_two
 from s4eca.data.sampler import EpochSampler
 from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
@@ -249,17 +249,7 @@ def test_processes_decide_alike(tmp_path):
     data = toy_data(tmp_path / "data", batch_size=2)
     common = next(iter(DataLoader(data.dataset("train"), 8, sampler=EpochSampler(24, 0, True), collate_fn=list)))
     ids = [sample.id for sample in common]  # dealt to the processes in turn
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = torch.multiprocessing.get_context("fork")
-    processes = [context.Process(target=in_two_processes, args=(rank, port, tmp_path, ids[5])) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=300)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    in_two(in_two_processes, tmp_path, ids[5])
     for name in ("DDP", "FSDP"):
         for rank in range(2):
             note = json.loads((tmp_path / f"{rank}.json").read_text())[name]
