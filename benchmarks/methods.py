@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from torch.optim import AdamW
 
+from presets import PRESETS, compose_preset
 from s4eca.build import build_module
-from s4eca.cli.config import conf_dir, plain
 from s4eca.cost import Cost, TrainingStep, measure
 from s4eca.errors import S4ecaError
 from s4eca.lit.optimizer import parameter_groups
@@ -33,21 +32,8 @@ from turns import Seconds, machine, markdown, take_turns, times
 REFERENCE = "full"
 WORDS = 20
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "overrides": ["vision=swin_demo", "text=bert_demo", "decoder=fpn", "decoder.width=16"],
-        "image_size": 64,
-        "group": 30,
-    },
-    "base": {
-        "overrides": [
-            *("vision=swin_base", "text=bert_base", "vision.weights=random", "text.weights=random"),
-            "decoder.width=256",  # wider than the default, as in the tables
-        ],
-        "image_size": 480,
-        "group": 4,
-    },
-}
+WIDTH = {"tiny": "decoder.width=16", "base": "decoder.width=256"}  # not the default, but that of the tables
+GROUP = {"tiny": 30, "base": 4}  # networks in memory beside the reference
 
 NONE, PWAM = "fusion=none", "fusion=pwam"
 BLOCK, SIDE = "model.segmenter.grad_checkpointing=block", "model.segmenter.placement=side"
@@ -91,17 +77,14 @@ def build(name: str, options: argparse.Namespace) -> TrainingStep:
     Raises:
         S4ecaError: the method cannot be had in this way.
     """
-    preset = PRESETS[options.preset]
-    common = ["decoder=fpn", "loss=bce_dice", "name=methods", f"image_size={preset['image_size']}"]
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            composed = compose("train", overrides=[*common, *preset["overrides"], *ROWS[name]])
+        config = compose_preset(options.preset, [WIDTH[options.preset], *ROWS[name]])
     except MissingConfigException as error:
         raise S4ecaError(str(error).splitlines()[0]) from error
     torch.manual_seed(options.seed)
-    module = build_module(plain(composed)).to(options.device).train()
+    module = build_module(config).to(options.device).train()
     generator = torch.Generator().manual_seed(options.seed)
-    side, batch = preset["image_size"], options.batch_size
+    side, batch = PRESETS[options.preset].image_size, options.batch_size
     image = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
     ids = torch.randint(5, 256, (batch, WORDS), generator=generator)
     masks = torch.zeros(batch, side, side, dtype=torch.bool)
@@ -120,7 +103,7 @@ def run(names: list[str], options: argparse.Namespace) -> list[Row]:
     costs: dict[str, Cost] = {REFERENCE: measure(reference)}
     rows: dict[str, Row] = {}
     others = [name for name in names if name != REFERENCE]
-    size = PRESETS[options.preset]["group"]
+    size = GROUP[options.preset]
     for first in range(0, max(len(others), 1), size):
         steps = {REFERENCE: reference}
         for name in others[first : first + size]:
@@ -200,7 +183,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "command": " ".join(command),
         **machine(options.device),
         "preset": options.preset,
-        "image_size": PRESETS[options.preset]["image_size"],
+        "image_size": PRESETS[options.preset].image_size,
         "words": WORDS,
         "batch_size": options.batch_size,
         "seed": options.seed,

@@ -30,11 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
+from presets import PRESETS, compose_preset
 from s4eca.build import build_data, build_module
-from s4eca.cli.config import conf_dir, plain
 from s4eca.cost import peak_bytes
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
@@ -77,13 +76,6 @@ METHODS: dict[str, list[str]] = {
     "s4eca-side": ["tuning=s4eca", "model.segmenter.placement=side", "model.segmenter.compile=none"],
 }
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"overrides": ["vision=swin_demo", "text=bert_demo", "decoder.width=16"], "image_size": 64},
-    "base": {
-        "overrides": ["vision=swin_base", "text=bert_base", "vision.weights=random", "text.weights=random"],
-        "image_size": 480,
-    },
-}
 BATCHES = 4  # different ones, which take turns
 
 
@@ -160,16 +152,11 @@ def build(overrides: list[str], options: argparse.Namespace) -> Step:
     Raises:
         S4ecaError: settings that cannot be had together.
     """
-    preset, size = PRESETS[options.preset], options.batch_size
+    size = options.batch_size
     cuda = torch.device(options.device).type == "cuda"
     data = ["data=synthetic", f"data.root={options.scenes}", "data.num_workers=0", f"data.batch_size={size}"]
     data += [f"data.train={BATCHES * size}", "data.val=1", "data.test=1"]
-    common = ["decoder=fpn", "loss=bce_dice", "name=train_step", f"image_size={preset['image_size']}"]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        composed = compose(
-            "train", overrides=[*common, *preset["overrides"], *data, *overrides, f"data.pin_memory={cuda}"]
-        )
-    config = plain(composed)
+    config = compose_preset(options.preset, [*data, *overrides, f"data.pin_memory={cuda}"])
     torch.manual_seed(options.seed)
     module = build_module(config).to(options.device).train()
     source = build_data(config)
@@ -273,7 +260,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": " ".join(command),
         **machine(options.device),
-        "image_size": PRESETS[options.preset]["image_size"],
+        "image_size": PRESETS[options.preset].image_size,
         "batch_size": options.batch_size,
         "seed": options.seed,
         "rounds": options.rounds,

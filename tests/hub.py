@@ -159,6 +159,7 @@ def reaching(hub: Hub, cache: Path) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "ENDPOINT", hub.url)
         patch.setattr("huggingface_hub.hf_api.api.endpoint", hub.url)  # made when that module was first imported
+        patch.setattr("transformers.utils.hub._hf_api", None)  # made at its first call
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         patch.setattr("huggingface_hub.utils._http._DEFAULT_RETRY_ON_STATUS_CODES", (), raising=False)

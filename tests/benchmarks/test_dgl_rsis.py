@@ -1,23 +1,13 @@
 """Runs the benchmark of the training-free method in small."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("dgl_benchmark", ROOT / "benchmarks" / "dgl_rsis.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def benchmark(script):
+    return script("dgl_rsis")
 
 
 def test_every_stage_of_every_variant_is_timed(benchmark, tmp_path, capsys):

@@ -1,10 +1,7 @@
 """Runs the loader benchmark in small; its claims about tensors are checked, its times are not."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,14 +27,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def loader():
-    path = Path(__file__).parents[2] / "benchmarks" / "loader.py"
-    spec = importlib.util.spec_from_file_location("loader_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def loader(script):
+    return script("loader")
 
 
 def test_it_compares_measures_and_writes(loader, tmp_path, capsys):

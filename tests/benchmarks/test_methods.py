@@ -1,8 +1,6 @@
 """Runs the benchmark of methods in small; what it counts is checked, its times only for order."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def methods():
-    spec = importlib.util.spec_from_file_location("methods_benchmark", ROOT / "benchmarks" / "methods.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def methods(script):
+    return script("methods")
 
 
 def test_every_config_of_a_method_is_a_row(methods):
@@ -32,7 +25,7 @@ def test_every_config_of_a_method_is_a_row(methods):
 def test_counts_times_and_refusals(methods, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(methods.ROWS, "wrong", ["tuning=lora", methods.NONE])
     monkeypatch.setitem(methods.ROWS, "absent", ["tuning=unheard_of"])
-    monkeypatch.setitem(methods.PRESETS["tiny"], "group", 3)
+    monkeypatch.setitem(methods.GROUP, "tiny", 3)
     only = ["full", "s4eca-side", "s4eca-cached", "lora", "wrong", "absent"]
     out = tmp_path / "methods.json"
     assert methods.main(["--only", ",".join(only), "--rounds", "2", "--out", str(out)]) == 0
