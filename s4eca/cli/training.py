@@ -114,8 +114,9 @@ def _fit(
                 stacklevel=1,
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    if is_first:  # another process may come here before the first has seen that the folder holds no run
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     loggers = [CSVLog(folder), *build_loggers(keep_wandb_run(config, folder), folder)]
     trainer = build_trainer(config, folder, callbacks, loggers)
     plan_features(module.features, data, trainer)

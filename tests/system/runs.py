@@ -1,8 +1,9 @@
-"""Running the commands as a user would, in processes of their own."""
+"""Running the commands as a user would, in processes of their own: new ones, or forked ones, which start sooner."""
 
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
+from forked import start_command
 from s4eca.cli.config import plain
 from s4eca.cli.eval import evaluate_composed
+from s4eca.cli.eval import main as eval_main
+from s4eca.cli.train import main as train_main
 from s4eca.cli.training import train as run_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,12 +61,25 @@ def run(*command: str, cwd: Path, expect: int = 0, env: dict[str, str] | None = 
     return printed
 
 
-def train(*overrides: str, cwd: Path, **options) -> str:
-    return run(str(ROOT / "train.py"), *overrides, cwd=cwd, **options)
+def train(*overrides: str, cwd: Path, expect: int = 0, timeout: float = 600) -> str:
+    """Runs `python train.py …` and returns what it printed."""
+    return _forked(train_main, "train.py", *overrides, cwd=cwd, expect=expect, timeout=timeout)
 
 
-def evaluate(*overrides: str, cwd: Path, **options) -> str:
-    return run(str(ROOT / "eval.py"), *overrides, cwd=cwd, **options)
+def evaluate(*overrides: str, cwd: Path, expect: int = 0, timeout: float = 600) -> str:
+    """Runs `python eval.py …` and returns what it printed."""
+    return _forked(eval_main, "eval.py", *overrides, cwd=cwd, expect=expect, timeout=timeout)
+
+
+def _forked(main: Callable[[], None], script: str, *overrides: str, cwd: Path, expect: int, timeout: float) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "printed"
+        process = start_command(main, [str(ROOT / script), *overrides], cwd=cwd, printed=file, env=environment())
+        process.join(timeout=timeout)
+        process.kill()
+        printed = file.read_text()
+    assert process.exitcode == expect, f"{script} {' '.join(overrides)} ended with {process.exitcode}:\n{printed}"
+    return printed
 
 
 def train_here(*overrides: str, folder: Path) -> None:
@@ -79,16 +96,15 @@ def evaluate_here(*overrides: str) -> None:
 
 def train_until(ready: Callable[[], bool], signal: int, *overrides: str, cwd: Path) -> int:
     """Starts a training, sends it a signal as soon as `ready()` is true, and returns its exit status."""
-    with (cwd / "killed.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *overrides], cwd=cwd, env=environment(), stdout=log, stderr=log
-        )
-        deadline = time.monotonic() + 300
-        while not ready() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert process.poll() is None, (cwd / "killed.log").read_text()
-        process.send_signal(signal)
-        return process.wait(timeout=120)
+    log = cwd / "killed.log"
+    process = start_command(train_main, [str(ROOT / "train.py"), *overrides], cwd=cwd, printed=log, env=environment())
+    deadline = time.monotonic() + 300
+    while not ready() and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.is_alive(), log.read_text()
+    os.kill(process.pid, signal)
+    process.join(timeout=120)
+    return process.exitcode
 
 
 def composed(*overrides: str) -> dict:
