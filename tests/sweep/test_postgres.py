@@ -5,9 +5,8 @@ The server is a throw-away one, see postgres.py. The workers are real `s4eca swe
 
 import re
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import optuna
@@ -15,20 +14,15 @@ import psycopg2
 import pytest
 from optuna.trial import TrialState
 
+from forked import start_command
 from runs import ROOT, TINY, environment
+from s4eca.cli.main import main
 from s4eca.errors import S4ecaError
 from s4eca.sweep.storage import open_storage, retried_from
 from sweep.made_sweep import SPACE
 from sweep.postgres import REQUIRED, need_binaries, server
 
 N_TRIALS, HEARTBEAT = 3, 3  # seconds; on a busy machine a thread may not get its turn for one
-CODE = """
-import sys
-from s4eca.cli.messages import guarded, show_warnings
-from s4eca.cli.sweep import main
-show_warnings()
-guarded(main)(sys.argv[1:])
-"""
 OVERRIDES = [
     *(item for item in TINY if not item.startswith("tuning.visual.width")),
     "data.train=8", "data.val=2", "data.test=2", "data.scene_size=64", "data.batch_size=2", "data.num_workers=0",
@@ -43,13 +37,10 @@ def socket():
         yield place
 
 
-def start(url: str, folder: Path, name: str) -> subprocess.Popen:
-    command = ["study=shared", f"n_trials={N_TRIALS}", "sweep=space.yaml", f"storage={url}", f"heartbeat={HEARTBEAT}"]
-    with (folder / f"{name}.log").open("w") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", CODE, *command, *OVERRIDES, f"data.root={folder}/data"],
-            cwd=folder, env=environment(), stdout=log, stderr=log,
-        )  # fmt: skip
+def start(url: str, folder: Path, name: str) -> BaseProcess:
+    words = ["study=shared", f"n_trials={N_TRIALS}", "sweep=space.yaml", f"storage={url}", f"heartbeat={HEARTBEAT}"]
+    command = ["s4eca", "sweep", *words, *OVERRIDES, f"data.root={folder}/data"]
+    return start_command(main, command, cwd=folder, printed=folder / f"{name}.log", env=environment())
 
 
 def test_a_worker_that_is_killed_costs_no_trial(socket, tmp_path):
@@ -65,7 +56,7 @@ def test_a_worker_that_is_killed_costs_no_trial(socket, tmp_path):
         victim, deadline = None, time.monotonic() + 240
         while victim is None:
             assert time.monotonic() < deadline, logs()
-            assert all(process.poll() is None for process in workers.values()), logs()
+            assert all(process.is_alive() for process in workers.values()), logs()
             time.sleep(0.05)
             if "shared" in optuna.get_all_study_names(storage):
                 study = optuna.load_study(study_name="shared", storage=storage)
@@ -73,15 +64,17 @@ def test_a_worker_that_is_killed_costs_no_trial(socket, tmp_path):
                 victim = next((trial for trial in trials if trial.intermediate_values), None)
         pid = int(victim.user_attrs["worker"].rpartition(":")[2])
         killed = workers.pop(pid)
-        killed.send_signal(signal.SIGKILL)
-        assert killed.wait(timeout=60) == -signal.SIGKILL
+        killed.kill()
+        killed.join(timeout=60)
+        assert killed.exitcode == -signal.SIGKILL
         assert study.trials[victim.number].state == TrialState.RUNNING, "in mid-trial, and nobody knows of it yet"
         (survivor,) = workers.values()
-        assert survivor.wait(timeout=240) == 0, logs()
+        survivor.join(timeout=240)
+        assert survivor.exitcode == 0, logs()
     finally:
         for process in workers.values():
             process.kill()
-            process.wait()
+            process.join()
 
     trials = study.get_trials()
     states = [trial.state for trial in trials]

@@ -16,6 +16,7 @@ from forked import start_command
 from s4eca.cli.config import plain
 from s4eca.cli.eval import evaluate_composed
 from s4eca.cli.eval import main as eval_main
+from s4eca.cli.main import main as s4eca_main
 from s4eca.cli.train import main as train_main
 from s4eca.cli.training import train as run_training
 
@@ -69,6 +70,11 @@ def train(*overrides: str, cwd: Path, expect: int = 0, timeout: float = 600) -> 
 def evaluate(*overrides: str, cwd: Path, expect: int = 0, timeout: float = 600) -> str:
     """Runs `python eval.py …` and returns what it printed."""
     return _forked(eval_main, "eval.py", *overrides, cwd=cwd, expect=expect, timeout=timeout)
+
+
+def s4eca(*words: str, cwd: Path, expect: int = 0, timeout: float = 600) -> str:
+    """Runs `s4eca …` and returns what it printed."""
+    return _forked(s4eca_main, "s4eca", *words, cwd=cwd, expect=expect, timeout=timeout)
 
 
 def _forked(main: Callable[[], None], script: str, *overrides: str, cwd: Path, expect: int, timeout: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from runs import ROOT, composed, run, train
+from runs import ROOT, composed, run, s4eca
 from s4eca.budget import _learned, solve_budget
 from s4eca.build import build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.cli.main import app
@@ -225,8 +225,8 @@ def test_help_and_the_ways_in(tmp_path):
     printed = CliRunner().invoke(app, ["data", "--help"]).output
     for command in ("audit", "show", "convert", "synthesize"):
         assert command in printed
-    assert "_target_: s4eca.tuning.S4ECA" in run("-m", "s4eca", "train", "--cfg", "job", cwd=tmp_path)
-    assert "experiment: demo, " in " ".join(train("--help", cwd=tmp_path).split())
+    assert "_target_: s4eca.tuning.S4ECA" in s4eca("train", "--cfg", "job", cwd=tmp_path)
+    assert "experiment: demo, " in " ".join(run(str(ROOT / "train.py"), "--help", cwd=tmp_path).split())
 
 
 def test_the_wheel_carries_the_configs(tmp_path):

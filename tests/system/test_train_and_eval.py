@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from runs import SAMPLES, TINY, evaluate, evaluate_here, run, train, train_here
+from runs import SAMPLES, TINY, evaluate, evaluate_here, s4eca, train, train_here
 from s4eca.cli.score import score_predictions
 from s4eca.data import synthesize
 from s4eca.errors import S4ecaError
@@ -104,7 +104,7 @@ def test_eval_elsewhere_moved_data_and_other_data(trained, tmp_path, monkeypatch
 def test_share_and_init_from(trained, tmp_path, monkeypatch):
     folder, _ = trained
     monkeypatch.chdir(tmp_path)
-    printed = run("-m", "s4eca", "share", str(folder / "run/checkpoints/best.ckpt"), "shared", cwd=tmp_path)
+    printed = s4eca("share", str(folder / "run/checkpoints/best.ckpt"), "shared", cwd=tmp_path)
     assert "method.safetensors" in printed
     plain = ["pictures=0", "split=val", "bootstrap=0", f"data.root={folder}/data/synthetic"]
     evaluate_here("ckpt=shared", *plain)
