@@ -17,6 +17,7 @@ from s4eca.data.datamodule import ReferringDataModule
 from s4eca.dgl_rsis.knowledge import Knowledge, available
 from s4eca.dgl_rsis.pipeline import Pipeline
 from s4eca.errors import S4ecaError
+from s4eca.lit.agreement import EpochLoop
 from s4eca.lit.distributed import DDP
 from s4eca.lit.referring import ReferringModule
 from s4eca.segmenter import ReferringSegmenter
@@ -210,10 +211,12 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
 def build_trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     """Builds the trainer; it writes into `folder` only, and checkpoints atomically."""
     try:
-        return _trainer(config, folder, callbacks, loggers)
+        trainer = _trainer(config, folder, callbacks, loggers)
     except (ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(f"the config under trainer cannot be had here: {reason}.") from error
+    EpochLoop.install(trainer)
+    return trainer
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:

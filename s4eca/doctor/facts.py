@@ -47,12 +47,12 @@ class Hub:
     Attributes:
         offline: HF_HUB_OFFLINE is set.
         reachable: None where it was not asked.
-        cached: repositories in the local cache.
+        cached: what the local cache has of each repository, see `parts_of`.
     """
 
     offline: bool = False
     reachable: bool | None = None
-    cached: tuple[str, ...] = ()
+    cached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,13 @@ class Wanted:
     Attributes:
         setting: the config setting, for example `text.name=google-bert/bert-base-uncased`.
         repository: of the hub.
+        part: `weights`, `tokenizer`, or the path of a single file.
         kept: whether the run's weights folder has it; None where the run names none.
     """
 
     setting: str
     repository: str
+    part: str = "weights"
     kept: bool | None = None
 
 

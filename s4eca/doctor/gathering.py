@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ ENVIRONMENT = (
 # of these it is only said that they are set: they name machines
 UNSPOKEN = ("MASTER_ADDR",)
 YES = ("1", "on", "yes", "true")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+TOKENIZERS = {"tokenizer.json", "vocab.txt", "vocab.json"}
 
 
 def gather(folders: Iterable[str] = ("outputs", "data"), timeout: float = 3.0) -> Facts:
@@ -92,12 +94,27 @@ def disk(folder: str) -> Disk:
     return Disk(usage.free, usage.total, place.is_dir() and os.access(place, os.W_OK))
 
 
-def cached_repositories(environment: Mapping[str, str], home: Path) -> tuple[str, ...]:
-    """Returns the models in the hub's cache, by name."""
+def cached_parts(environment: Mapping[str, str], home: Path) -> dict[str, tuple[str, ...]]:
+    """Returns what the hub's cache has of each model, by the repository's name."""
     base = Path(environment.get("HF_HOME") or home / ".cache" / "huggingface")
     folder = Path(environment.get("HF_HUB_CACHE") or base / "hub")
-    found = folder.glob("models--*/snapshots/*/*") if folder.is_dir() else ()
-    return tuple(sorted({path.parts[-4].removeprefix("models--").replace("--", "/", 1) for path in found}))
+    found: dict[str, set[str]] = {}
+    for snapshot in sorted(folder.glob("models--*/snapshots/*")):
+        name = snapshot.parts[-3].removeprefix("models--").replace("--", "/", 1)
+        # a link of an interrupted download leads nowhere
+        files = [path for path in snapshot.rglob("*") if path.is_file()]
+        found.setdefault(name, set()).update(parts_of([path.relative_to(snapshot).as_posix() for path in files]))
+    return {name: tuple(sorted(parts)) for name, parts in found.items() if parts}
+
+
+def parts_of(files: Sequence[str]) -> set[str]:
+    """Returns the files of weights, `weights` where there are any, and `tokenizer` where that is among the files."""
+    parts = {file for file in files if Path(file).suffix in WEIGHTS}
+    if parts:
+        parts.add("weights")
+    if TOKENIZERS & {Path(file).name for file in files}:
+        parts.add("tokenizer")
+    return parts
 
 
 def _requires(name: str) -> tuple[str, ...]:
@@ -148,7 +165,7 @@ def _torch() -> Torch:
 
 def _hub(timeout: float) -> Hub:
     offline = any(os.environ.get(name, "").lower() in YES for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    cached = cached_repositories(os.environ, Path.home())
+    cached = cached_parts(os.environ, Path.home())
     if offline:
         return Hub(True, None, cached)
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")

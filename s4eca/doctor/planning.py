@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from s4eca.doctor.facts import Run, Wanted
-from s4eca.doctor.gathering import cached_repositories
+from s4eca.doctor.gathering import cached_parts
 from s4eca.errors import S4ecaError
 
 # keys whose values are paths that must be there, where they are given
@@ -23,7 +23,7 @@ def plan_run(overrides: Sequence[str]) -> Run:
     from s4eca.cli.train_config import compose_train
 
     config, choices = compose_train(overrides)
-    wanted, refusal = _wanted(config, cached_repositories(os.environ, Path.home()))
+    wanted, refusal = _wanted(config, cached_parts(os.environ, Path.home()))
     there = {f"{key}={path}": Path(path).exists() for key, path in named_paths(config)}
     given = [item.partition("=")[2] for item in overrides if item.startswith("hydra.run.dir=")]
     folder = given[-1] if given else f"outputs/{config['name']}"
@@ -69,17 +69,18 @@ def _by_name(group: str, node: Mapping[str, Any]) -> Iterator[Wanted]:
     if weights == "hub":
         yield Wanted(f"{group}.name={name}", f"timm/{name}" if group == "vision" else name)
     elif weights.startswith("hf:"):
-        yield Wanted(f"{group}.weights={weights}", "/".join(weights.removeprefix("hf:").split("/")[:2]))
+        owner, name_there, file = (*weights.removeprefix("hf:").split("/", 2), "", "")[:3]
+        yield Wanted(f"{group}.weights={weights}", f"{owner}/{name_there}", file)
     if "tokenizer" in node and (node["tokenizer"] is not None or not Path(weights).is_dir()):
-        yield Wanted(f"{group}.tokenizer={node['tokenizer']}", str(node["tokenizer"] or name))
+        yield Wanted(f"{group}.tokenizer={node['tokenizer']}", str(node["tokenizer"] or name), "tokenizer")
 
 
-def _wanted(config: Mapping[str, Any], cached: Sequence[str]) -> tuple[list[Wanted], str | None]:
+def _wanted(config: Mapping[str, Any], cached: Mapping[str, Sequence[str]]) -> tuple[list[Wanted], str | None]:
     groups = [group for group in ("vision", "text") if _asks_the_hub(config.get(group) or {})]
     if not groups:
         return [], None
     by_name = [found for group in groups for found in _by_name(group, config[group])]
-    if not config.get("weights_folder") and {found.repository for found in by_name} <= set(cached):
+    if not config.get("weights_folder") and all(found.part in cached.get(found.repository, ()) for found in by_name):
         return by_name, None  # and seconds of imports are saved: timm and transformers are needed for exact names alone
     from s4eca.weights_folder import list_needs, read_folder
 
@@ -89,13 +90,13 @@ def _wanted(config: Mapping[str, Any], cached: Sequence[str]) -> tuple[list[Want
         kept = read_folder(Path(folder)).records if folder and Path(folder).exists() else None
     except S4ecaError as error:
         return [], str(error)
-    wanted: dict[tuple[str, str], Wanted] = {}
+    wanted: dict[tuple[str, str, str], Wanted] = {}
     for need in needs:
         has = None
         if kept is not None:
             record = kept.get(need.repository)
             has = record is not None and need.part in record.parts
-        key = (need.repository, need.setting)
+        key = (need.repository, need.setting, need.part)
         if key not in wanted or has is False:
-            wanted[key] = Wanted(need.setting, need.repository, has)
+            wanted[key] = Wanted(need.setting, need.repository, need.part, has)
     return list(wanted.values()), None

@@ -51,20 +51,21 @@ def _weights(facts: Facts, run: Run) -> Iterator[Finding]:
             yield Finding(
                 level,  # type: ignore[arg-type]
                 "weights",
-                f"weights_folder={folder} {says} {item.repository} for {item.setting}{remedy}.",
+                f"weights_folder={folder} {says} {item.repository} ({item.part}) for {item.setting}{remedy}.",
             )
-        elif item.repository in facts.hub.cached:
-            yield Finding("ok", "weights", f"{item.repository} is in the hub's cache here.")
+        elif item.part in facts.hub.cached.get(item.repository, ()):
+            yield Finding("ok", "weights", f"{item.repository} ({item.part}) is in the hub's cache here.")
         elif facts.hub.offline or facts.hub.reachable is False:
+            own = "tokenizer" if item.part == "tokenizer" else "weights"
             why = "HF_HUB_OFFLINE is set" if facts.hub.offline else "the hub cannot be reached"
             yield Finding(
                 "fail",
                 "weights",
-                f"{item.setting} is not in the hub's cache and {why}; fetch it elsewhere with s4eca weights fetch and "
-                f"set weights_folder=FOLDER, or give {group}.weights=PATH.",
+                f"{item.setting} ({item.part}) is not in the hub's cache and {why}; fetch it elsewhere "
+                f"with s4eca weights fetch and set weights_folder=FOLDER, or give {group}.{own}=PATH.",
             )
         else:
-            yield Finding("ok", "weights", f"{item.repository} will be fetched from the hub.")
+            yield Finding("ok", "weights", f"{item.repository} ({item.part}) will be fetched from the hub.")
 
 
 def _accelerator(facts: Facts, run: Run) -> Iterator[Finding]:

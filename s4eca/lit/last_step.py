@@ -8,6 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from s4eca.lit.agreement import AnyWishes
 from s4eca.lit.ema import EMA
 from s4eca.lit.referring import ReferringModule
 from s4eca.lit.sharded import FSDP
@@ -33,12 +34,14 @@ class LastStep(Checkpoint):
 
     Args:
         path: file to write, `RUN/checkpoints/last.ckpt`.
-        signals: asked before every batch whether to stop; with several processes all stop where one is asked to.
+        signals: asked before every batch whether to stop. With several processes all stop where one is asked to, a
+            batch later than one alone would, so that none waits for its GPU to answer.
     """
 
     def __init__(self, path: Path, signals: StopSignals | None = None) -> None:
         self.path, self.signals = Path(path), signals
         self._kept: dict[str, Any] | None = None
+        self._any_is_asked = AnyWishes()
         self._in_optimizer = False
         self._owed = False
         self._max_steps: int | None = None
@@ -89,7 +92,7 @@ class LastStep(Checkpoint):
             if self._max_steps is not None:
                 loop.max_steps, self._max_steps = self._max_steps, None
         if not trainer.sanity_checking:
-            self._stop_where_asked(trainer)
+            self._stop_where_asked(trainer, at_once=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps that the validation is done, unless the end of the epoch follows."""
@@ -153,12 +156,14 @@ class LastStep(Checkpoint):
         if loop.max_steps == checkpoint["global_step"]:  # Lightning would have nothing left to do
             self._max_steps, loop.max_steps = loop.max_steps, loop.max_steps + 1
 
-    def _stop_where_asked(self, trainer: Trainer) -> None:
+    def _stop_where_asked(self, trainer: Trainer, at_once: bool = False) -> None:
         if self.signals is None:
             return
         asked = self.signals.asked is not None
         if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+            asked = self._any_is_asked.ask(asked, trainer.strategy.root_device)
+            if at_once:  # a validation may take longer than there is time
+                asked = self._any_is_asked.wait()
         if asked:
             raise SIGTERMException
 

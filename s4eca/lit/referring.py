@@ -135,8 +135,10 @@ class ReferringModule(ScoringModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Counts the steps that were skipped, at the steps that Lightning logs."""
-        if self._log_clock.strikes(self.trainer):
+        logs = self._log_clock.strikes(self.trainer)
+        if logs or self.guard.is_due:
             self.guard.check(self.trainer)
+        if logs:
             # a tensor that stays on the host
             self.log("train/skipped_steps", torch.tensor(float(len(self.guard.skipped))), batch_size=1)
 

@@ -14,6 +14,8 @@ from s4eca.files import write_text
 from s4eca.segmenter import ReferringSegmenter
 
 NAME = "skipped_steps.json"
+LOOK = 500
+"""Steps after which a run looks at the decisions at the latest, however seldom it logs."""
 
 
 def spread(loss: Tensor) -> Tensor:
@@ -103,6 +105,11 @@ class StepGuard:
         record = {"step": trainer.global_step, "epoch": trainer.current_epoch, "ids": self._ids}
         self._pending.append((record, counts))
         self._ids, self._losses = [], []
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so many steps have passed that the limit should be checked."""
+        return len(self._pending) >= LOOK
 
     def look(self) -> int:
         """Returns how many steps were skipped so far; asks the device for the decisions since the last look, once."""

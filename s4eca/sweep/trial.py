@@ -5,6 +5,7 @@ import math
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -77,7 +78,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
-        self._storage.record_heartbeat(self._id)
+        self._sign()
         self._thread.start()
         return self
 
@@ -89,11 +90,12 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._storage.get_heartbeat_interval()):
-            try:
-                self._storage.record_heartbeat(self._id)
-            except (StorageInternalError, SQLAlchemyError):
-                continue
+            self._sign()
         self._storage.remove_session()
+
+    def _sign(self) -> None:
+        with suppress(StorageInternalError, SQLAlchemyError):
+            self._storage.record_heartbeat(self._id)
 
 
 def train_trial(trial: optuna.Trial, space: Space, overrides: list[str], folder: Path) -> float:

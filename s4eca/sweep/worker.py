@@ -118,9 +118,8 @@ class Worker:
         state, value, error, stop = TrialState.FAIL, None, None, None
         try:
             with Heartbeat(self.storage, trial):
-                trial.set_user_attr("worker", self.name)
-                given = [override(axis.key, axis.suggest(trial)) for axis in self.space.axes]
-                if is_one_too_many(self.study, trial.number, n_trials):
+                given = self._stored(lambda: self._begin(trial))
+                if self._stored(lambda: is_one_too_many(self.study, trial.number, n_trials)):
                     self._end(trial, TrialState.FAIL, None, "not needed: other workers began the last ones")
                     return
                 value = self._train(trial, given)
@@ -149,10 +148,19 @@ class Worker:
             warnings.filterwarnings("ignore", message="Heartbeat of storage")
             return self.study.ask()
 
-    def _train(self, trial: optuna.Trial, given: list[str]) -> float:
-        folder = self.folder / f"trial_{trial.number:05d}"
-        trial.set_user_attr("folder", str(folder))
+    def _begin(self, trial: optuna.Trial) -> list[str]:
+        """Returns a trial's overrides, written into the study with what else is known of it; can be repeated."""
+        trial.set_user_attr("worker", self.name)
+        given = [override(axis.key, axis.suggest(trial)) for axis in self.space.axes]
+        trial.set_user_attr("folder", str(self._folder(trial)))
         trial.set_user_attr("overrides", given)
+        return given
+
+    def _folder(self, trial: optuna.Trial) -> Path:
+        return self.folder / f"trial_{trial.number:05d}"
+
+    def _train(self, trial: optuna.Trial, given: list[str]) -> float:
+        folder = self._folder(trial)
         print(f"trial {trial.number}: {shlex.join(given)}", flush=True)
         named = any(item.partition("=")[0] == "name" for item in self.overrides)
         name = [] if named else [override("name", f"{self.study.study_name}_{folder.name}")]

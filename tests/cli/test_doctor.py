@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from s4eca.cli.doctor import doctor
 from s4eca.doctor.facts import Disk, Facts, Gpu, Hub, Run, Torch, Wandb, Wanted
 from s4eca.doctor.gathering import _wandb as look_for_login
-from s4eca.doctor.gathering import cached_repositories, disk, packages, requirements
+from s4eca.doctor.gathering import cached_parts, disk, packages, requirements
 from s4eca.doctor.machine import check_machine
 from s4eca.doctor.packages import check_packages
 from s4eca.doctor.planning import _by_name, named_paths, plan_run
@@ -31,7 +31,7 @@ SOUND = Facts(
     shm=Disk(8 * GIB, 8 * GIB),
     torch=Torch(None, "13.0", (A100,), 8),
     disks={"outputs": Disk(100 * GIB, 500 * GIB), "outputs/run": Disk(100 * GIB, 500 * GIB)},
-    hub=Hub(False, True, ("google-bert/bert-base-uncased",)),
+    hub=Hub(False, True, {"google-bert/bert-base-uncased": ("weights",)}),
     compilers=("g++",),
 )
 CONFIG = {
@@ -170,8 +170,9 @@ OFFLINE = machine(hub=Hub(True))
         (SOUND, replace(RUN, there={"data.root=/x": False}), "fail", "/x does not exist; give the dataset's folder"),
         (SOUND, replace(RUN, there={"init_from=/x": False}), "fail", "init_from=/x does not exist"),
         (SOUND, replace(RUN, refusal="timm knows no model x."), "fail", "timm knows no model x."),
-        (SOUND, replace(RUN, wanted=(Wanted("text.name=b", BERT),)), "ok", f"{BERT} is in the hub's cache"),
-        (SOUND, replace(RUN, wanted=(SWIN,)), "ok", "timm/swin will be fetched from the hub"),
+        (SOUND, replace(RUN, wanted=(Wanted("text.name=b", BERT),)), "ok", f"{BERT} (weights) is in the hub's cache"),
+        (SOUND, replace(RUN, wanted=(Wanted("text.name=b", BERT, "tokenizer"),)), "ok", "(tokenizer) will be fetched"),
+        (SOUND, replace(RUN, wanted=(SWIN,)), "ok", "timm/swin (weights) will be fetched from the hub"),
         (
             OFFLINE,
             replace(RUN, wanted=(SWIN,)),
@@ -183,13 +184,13 @@ OFFLINE = machine(hub=Hub(True))
             OFFLINE,
             changed(replace(RUN, wanted=(replace(SWIN, kept=True),)), weights_folder="/w"),
             "ok",
-            "weights_folder=/w has timm/swin",
+            "weights_folder=/w has timm/swin (weights)",
         ),
         (
             SOUND,
             changed(replace(RUN, wanted=(replace(SWIN, kept=False),)), weights_folder="/w"),
             "fail",
-            "weights_folder=/w lacks timm/swin for vision.name=swin; add it",
+            "weights_folder=/w lacks timm/swin (weights) for vision.name=swin; add it",
         ),
         (machine(torch=NO_GPU), RUN, "fail", "trainer.accelerator=gpu and PyTorch sees no GPU"),
         (machine(torch=NO_GPU), changed(trainer__accelerator="auto"), "ok", "auto will be the CPU"),
@@ -280,7 +281,7 @@ def test_what_a_run_takes_from_the_hub(tmp_path):
     (tmp_path / "bert.pt").touch()
     weights = [f"text.weights={tmp_path / 'bert.pt'}", "vision.weights=random"]
     (tokenizer,) = plan_run([*weights, "data.root=/x"]).wanted
-    assert (tokenizer.setting, tokenizer.repository) == (f"text.name={BERT}", BERT)
+    assert (tokenizer.setting, tokenizer.repository, tokenizer.part) == (f"text.name={BERT}", BERT, "tokenizer")
 
 
 def test_what_is_cached_is_found_by_its_name(tmp_path, monkeypatch):
@@ -291,11 +292,13 @@ def test_what_is_cached_is_found_by_its_name(tmp_path, monkeypatch):
     for name in (swin, BERT):
         snapshot = tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / "1"
         snapshot.mkdir(parents=True)
-        (snapshot / "file").touch()
+        (snapshot / "model.safetensors").touch()
+    (snapshot / "vocab.txt").touch()
     monkeypatch.setattr("s4eca.weights_folder.list_needs", None)
     assert {item.repository for item in plan_run(["data.root=/x"]).wanted} == exact == {swin, BERT}
     config = {"name": "a", "weights": "hf:owner/repo/folder/file.pt", "tokenizer": "b/c"}
-    assert [item.repository for item in _by_name("text", config)] == ["owner/repo", "b/c"]
+    found = [(item.repository, item.part) for item in _by_name("text", config)]
+    assert found == [("owner/repo", "folder/file.pt"), ("b/c", "tokenizer")]
 
 
 def test_nothing_private_is_told():
@@ -319,11 +322,23 @@ def test_what_is_looked_at(tmp_path):
     assert disk(str(tmp_path / "a" / "b")).writable
     (tmp_path / "file").touch()
     assert not disk(str(tmp_path / "file" / "folder")).writable
-    for name in ("models--a--b/snapshots/1/model.safetensors", "models--c--d/refs/main", "models--e/snapshots/2/x"):
-        (tmp_path / "hub" / name).parent.mkdir(parents=True)
-        (tmp_path / "hub" / name).touch()
-    assert cached_repositories({"HF_HOME": str(tmp_path)}, tmp_path) == ("a/b", "e")
-    assert cached_repositories({}, tmp_path) == ()
+    for name in (
+        *(
+            "a--b/snapshots/1/model.safetensors",
+            "a--b/snapshots/1/README.md",
+            "c--d/refs/main",
+            "e/snapshots/2/vocab.txt",
+        ),
+        *("f--g/snapshots/1/deep/clip.pt", "h/snapshots/1/config.json"),
+    ):
+        path = tmp_path / "hub" / f"models--{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "hub" / "models--h" / "snapshots" / "1" / "model.bin").symlink_to("interrupted")
+    assert cached_parts({"HF_HOME": str(tmp_path)}, tmp_path) == {
+        "a/b": ("model.safetensors", "weights"), "e": ("tokenizer",), "f/g": ("deep/clip.pt", "weights"),
+    }  # fmt: skip
+    assert cached_parts({}, tmp_path) == {}
     assert not look_for_login({}, tmp_path).logged_in
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password made-up\n")
     assert look_for_login({}, tmp_path).logged_in

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
@@ -23,9 +25,11 @@ from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
 from s4eca.lit import EMA, RandomState, ReferringModule
 from s4eca.lit.distributed import DDP, Launcher, frozen_names, running_statistics
+from s4eca.lit.last_step import LastStep
 from s4eca.lit.sharded import FSDP, shard
 from s4eca.losses import BCEDice
 from s4eca.segmenter import ReferringSegmenter
+from s4eca.stopping import StopSignals
 from tiny import shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
 from toy import every_step, fit, toy_data, toy_method, toy_module, toy_trainer
 from tuning.methods import FULL_PROMISES, METHODS
@@ -68,6 +72,31 @@ class Watch(Callback):
         self.seeds.append(torch.initial_seed())
 
 
+class AskedToStop(Callback):
+    """A signal to this process as a batch is about to begin; counts batches, and what is sent to all meanwhile."""
+
+    def __init__(self, signals: StopSignals, at: int | None) -> None:
+        self.signals, self.at, self.batches, self.broadcasts = signals, at, 0, 0
+        self.broadcast = dist.broadcast
+
+    def on_train_start(self, trainer, pl_module):
+        def counted(*arguments, **options):
+            self.broadcasts += 1
+            return self.broadcast(*arguments, **options)
+
+        dist.broadcast = counted
+
+    def on_exception(self, trainer, pl_module, exception):
+        dist.broadcast = self.broadcast
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == self.at:
+            self.signals.asked = signal.SIGTERM
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.batches += 1
+
+
 def run(strategy: DDP | str, folder: Path, steps: int, *callbacks: Callback, resume=None, module=None, **options):
     """Trains on global batches of four, and validates an odd number of batches at steps 2 and 4."""
     devices = 1 if isinstance(strategy, str) else 2
@@ -96,6 +125,14 @@ def in_two_processes(rank: int, port: int, root: Path) -> None:
     notes["scores"] = module.scores["lavt"]["mIoU"]
     run(DDP(), root / "ddp_resumed", 4, again, resume=step(root / "ddp", 2))
     notes["seeds"], notes["seeds_resumed"] = watch.seeds, again.seeds
+
+    signals = StopSignals()
+    stops = AskedToStop(signals, at=2 if rank == 1 else None)
+    last = root / "ddp_stopped" / "checkpoints" / "last.ckpt"
+    with pytest.raises(SIGTERMException):
+        run(DDP(), root / "ddp_stopped", 4, stops, LastStep(last, signals))
+    notes["batches"], notes["broadcasts"] = stops.batches, stops.broadcasts
+    run(DDP(), root / "ddp_gone_on", 4, resume=last)
 
     module, _ = run(DDP(), root / "lavt", 1, module=lavt_module(), limit_val_batches=0)
     notes["statistics"] = torch.cat(running_statistics(module)).tolist()
@@ -149,6 +186,14 @@ def test_resumed_processes_go_on_with_the_same_bits(both):
     root, _ = both
     assert far(step(root / "ddp", 4), step(root / "ddp_resumed", 4)) == 0
     assert far(step(root / "fsdp", 4), step(root / "fsdp_resumed", 4)) == 0
+
+
+def test_all_stop_after_the_same_batch_where_one_is_asked_to(both):
+    root, notes = both
+    assert [note["batches"] for note in notes] == [3, 3], "the batch that had begun, and no other"
+    assert torch.load(root / "ddp_stopped" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert far(step(root / "ddp", 4), step(root / "ddp_gone_on", 4)) == 0
+    assert [note["broadcasts"] for note in notes] == [0, 0], "nothing is asked of the GPUs that would be waited for"
 
 
 def test_each_process_draws_its_own_numbers_batch_by_batch(both):

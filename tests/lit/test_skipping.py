@@ -178,6 +178,16 @@ def test_too_many_stop_the_run(tmp_path):
     assert written["steps"] == [{"step": step, "epoch": 0, "ids": ids[step]} for step in (1, 2)]
 
 
+def test_a_run_that_never_logs_is_stopped_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("s4eca.lit.skipping.LOOK", 2)
+    module = toy_module(max_skipped_steps=0)
+    module.loss = Poisoned()
+    module.loss.kind = "nan"
+    trainer = toy_trainer(tmp_path, max_steps=6, limit_val_batches=0, log_every_n_steps=0)
+    with pytest.raises(S4ecaError, match="2 optimiser steps"):
+        fit(module, toy_data(tmp_path / "data"), trainer)
+
+
 def test_too_many_are_an_error_at_the_end_too(tmp_path):
     module = toy_module(max_skipped_steps=1)
     module.loss = Poisoned()

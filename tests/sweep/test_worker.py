@@ -222,6 +222,35 @@ def test_a_storage_that_comes_back_costs_no_trial(tmp_path, train_as, monkeypatc
     assert states(worker.study) == [COMPLETE]
 
 
+def test_a_storage_that_comes_back_costs_no_trial_at_its_beginning(tmp_path, train_as, monkeypatch):
+    worker, away = made_worker(tmp_path), iter([True, False, True, False, True])
+    monkeypatch.setattr(s4eca.sweep.worker, "PAUSES", (0.0, 0.0, 0.0))
+
+    def flickers(action):
+        def act(self, *arguments, **options):
+            if next(away, False):
+                raise optuna.exceptions.StorageInternalError("connection refused")
+            return action(self, *arguments, **options)
+
+        return act
+
+    for name in ("set_user_attr", "suggest_float"):
+        monkeypatch.setattr(optuna.Trial, name, flickers(getattr(optuna.Trial, name)))
+    beats = iter([True])
+    record = type(worker.storage).record_heartbeat
+
+    def beat(self, *arguments):
+        if next(beats, False):
+            raise optuna.exceptions.StorageInternalError("connection refused")
+        return record(self, *arguments)
+
+    monkeypatch.setattr(type(worker.storage), "record_heartbeat", beat)
+    train_as(lambda trial: 0.5)
+    worker.work(1)
+    assert states(worker.study) == [COMPLETE]
+    assert list(away) == list(beats) == [], "all of it happened"
+
+
 def test_a_storage_that_stays_away_is_one_sentence(tmp_path, train_as, monkeypatch):
     def gone(self, *arguments, **options):
         raise optuna.exceptions.StorageInternalError("connection refused")

@@ -163,7 +163,7 @@ def test_runs_under_bf16_autocast(name):
 @pytest.mark.parametrize(
     # inductor, which `block` stands for, needs a C++ compiler and minutes; tracing and gradients are the same
     ("name", "backend"),
-    [("s4eca", "eager"), ("etris", "eager")]
+    [("s4eca", "eager")]
     + [pytest.param(name, "aot_eager", marks=pytest.mark.slow) for name in FULL_PROMISES]
     + [pytest.param("s4eca", "block", marks=pytest.mark.slow)],
 )
