@@ -1,6 +1,7 @@
 """Processes of a test, forked: a new one would import everything anew, which takes ten seconds and more."""
 
 import os
+import runpy
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +15,16 @@ from hydra.core.hydra_config import HydraConfig
 FORK = torch.multiprocessing.get_context("fork")
 
 
-def start_command(
-    main: Callable[[], None], arguments: Sequence[str], *, cwd: Path, printed: Path, env: Mapping[str, str]
+def start_script(
+    script: Path, arguments: Sequence[str], *, cwd: Path, printed: Path, env: Mapping[str, str]
 ) -> BaseProcess:
-    """Starts `main()` as a command of `arguments`, its name first, with all that it prints in a file."""
-    process = FORK.Process(target=_command, args=(main, arguments, cwd, printed, env))
+    """Starts a Python file as a command, with all that it prints in a file."""
+    process = FORK.Process(target=_run_script, args=(script, arguments, cwd, printed, env))
     process.start()
     return process
 
 
-def _command(
-    main: Callable[[], None], arguments: Sequence[str], cwd: Path, printed: Path, env: Mapping[str, str]
-) -> None:
+def _run_script(script: Path, arguments: Sequence[str], cwd: Path, printed: Path, env: Mapping[str, str]) -> None:
     output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -34,10 +33,10 @@ def _command(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv = list(arguments)
+    sys.argv = [str(script), *arguments]
     GlobalHydra.instance().clear()  # what the test has composed
     HydraConfig.instance().cfg = None
-    main()
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def in_two(job: Callable[..., None], *arguments, timeout: float = 300) -> None:

@@ -10,7 +10,7 @@ from s4eca.fusion.pwam import PWAM
 from s4eca.runner import Runner
 from s4eca.segmenter import ReferringSegmenter, group_of
 from s4eca.towers import SwinTower
-from s4eca.tuning import ETRIS, S4ECA, Frozen, FullFineTuning, LoRA, NormTuning
+from s4eca.tuning import ETRIS, S4ECA, Frozen, FullFineTuning, LoRA
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
 from tiny import NAMES, SIZE, SWIN, shake, tiny_inputs, tiny_segmenter, tiny_text, tiny_vision
 
@@ -178,11 +178,10 @@ def test_compiles_by_block_with_all_other_switches(backend):
         vision = SwinTower(NAMES["swin"], "random", 0, SIZE, {**SWIN, "depths": [2, 1, 1, 1]}, "sdpa")
         networks.append(
             ReferringSegmenter(
-                tiny_text(num_hidden_layers=1),
+                tiny_text(num_hidden_layers=2),
                 vision,
-                NormTuning(),
+                SMALL(),
                 partial(FPNDecoder, width=8),
-                FiLM,
                 compile=chosen,
                 tower_dtype="bf16",
                 channels_last=True,

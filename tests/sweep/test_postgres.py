@@ -14,9 +14,8 @@ import psycopg2
 import pytest
 from optuna.trial import TrialState
 
-from forked import start_command
+from forked import start_script
 from runs import ROOT, TINY, environment
-from s4eca.cli.main import main
 from s4eca.errors import S4ecaError
 from s4eca.sweep.storage import open_storage, retried_from
 from sweep.made_sweep import SPACE
@@ -39,8 +38,9 @@ def socket():
 
 def start(url: str, folder: Path, name: str) -> BaseProcess:
     words = ["study=shared", f"n_trials={N_TRIALS}", "sweep=space.yaml", f"storage={url}", f"heartbeat={HEARTBEAT}"]
-    command = ["s4eca", "sweep", *words, *OVERRIDES, f"data.root={folder}/data"]
-    return start_command(main, command, cwd=folder, printed=folder / f"{name}.log", env=environment())
+    command = ["sweep", *words, *OVERRIDES, f"data.root={folder}/data"]
+    place = folder / f"{name}.log"
+    return start_script(ROOT / "s4eca" / "__main__.py", command, cwd=folder, printed=place, env=environment())
 
 
 def test_a_worker_that_is_killed_costs_no_trial(socket, tmp_path):

@@ -12,12 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from forked import start_command
+from forked import start_script
 from s4eca.cli.config import plain
 from s4eca.cli.eval import evaluate_composed
-from s4eca.cli.eval import main as eval_main
-from s4eca.cli.main import main as s4eca_main
-from s4eca.cli.train import main as train_main
 from s4eca.cli.training import train as run_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,27 +61,27 @@ def run(*command: str, cwd: Path, expect: int = 0, env: dict[str, str] | None = 
 
 def train(*overrides: str, cwd: Path, expect: int = 0, timeout: float = 600) -> str:
     """Runs `python train.py …` and returns what it printed."""
-    return _forked(train_main, "train.py", *overrides, cwd=cwd, expect=expect, timeout=timeout)
+    return _forked("train.py", *overrides, cwd=cwd, expect=expect, timeout=timeout)
 
 
 def evaluate(*overrides: str, cwd: Path, expect: int = 0, timeout: float = 600) -> str:
     """Runs `python eval.py …` and returns what it printed."""
-    return _forked(eval_main, "eval.py", *overrides, cwd=cwd, expect=expect, timeout=timeout)
+    return _forked("eval.py", *overrides, cwd=cwd, expect=expect, timeout=timeout)
 
 
 def s4eca(*words: str, cwd: Path, expect: int = 0, timeout: float = 600) -> str:
     """Runs `s4eca …` and returns what it printed."""
-    return _forked(s4eca_main, "s4eca", *words, cwd=cwd, expect=expect, timeout=timeout)
+    return _forked("s4eca/__main__.py", *words, cwd=cwd, expect=expect, timeout=timeout)
 
 
-def _forked(main: Callable[[], None], script: str, *overrides: str, cwd: Path, expect: int, timeout: float) -> str:
+def _forked(script: str, *words: str, cwd: Path, expect: int, timeout: float) -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "printed"
-        process = start_command(main, [str(ROOT / script), *overrides], cwd=cwd, printed=file, env=environment())
+        process = start_script(ROOT / script, words, cwd=cwd, printed=file, env=environment())
         process.join(timeout=timeout)
         process.kill()
         printed = file.read_text()
-    assert process.exitcode == expect, f"{script} {' '.join(overrides)} ended with {process.exitcode}:\n{printed}"
+    assert process.exitcode == expect, f"{script} {' '.join(words)} ended with {process.exitcode}:\n{printed}"
     return printed
 
 
@@ -103,7 +100,7 @@ def evaluate_here(*overrides: str) -> None:
 def train_until(ready: Callable[[], bool], signal: int, *overrides: str, cwd: Path) -> int:
     """Starts a training, sends it a signal as soon as `ready()` is true, and returns its exit status."""
     log = cwd / "killed.log"
-    process = start_command(train_main, [str(ROOT / "train.py"), *overrides], cwd=cwd, printed=log, env=environment())
+    process = start_script(ROOT / "train.py", overrides, cwd=cwd, printed=log, env=environment())
     deadline = time.monotonic() + 300
     while not ready() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -2,13 +2,12 @@
 
 import copy
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from runs import ROOT, composed, run, s4eca
+from runs import ROOT, composed, run, s4eca, train
 from s4eca.budget import _learned, solve_budget
 from s4eca.build import build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.cli.main import app
@@ -226,7 +225,7 @@ def test_help_and_the_ways_in(tmp_path):
     for command in ("audit", "show", "convert", "synthesize"):
         assert command in printed
     assert "_target_: s4eca.tuning.S4ECA" in s4eca("train", "--cfg", "job", cwd=tmp_path)
-    assert "experiment: demo, " in " ".join(run(str(ROOT / "train.py"), "--help", cwd=tmp_path).split())
+    assert "experiment: demo, " in " ".join(train("--help", cwd=tmp_path).split())
 
 
 def test_the_wheel_carries_the_configs(tmp_path):
@@ -251,9 +250,13 @@ def test_the_wheel_carries_the_configs(tmp_path):
     for name in ("page/page.html.jinja", "tables/published.csv", "tables/published_cost.csv"):
         assert f"s4eca/evaluation/{name}" in names
     assert not any(name.startswith(("tests/", "data/")) for name in names)
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "s4eca").rglob("*.py")} <= names
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     away = {"PYTHONPATH": str(tmp_path / "installed")}
-    printed = run("-m", "s4eca", "train", "experiment=demo", "--cfg", "job", cwd=tmp_path, env=away)
-    assert "name: demo" in printed
-    where = run("-c", "from s4eca.cli.config import conf_dir; print(conf_dir())", cwd=tmp_path, env=away)
-    assert Path(where.strip()) == tmp_path / "installed" / "s4eca" / "conf"
+    code = (
+        "from hydra import compose, initialize_config_dir; from s4eca.cli.config import conf_dir\n"
+        "with initialize_config_dir(conf_dir(), version_base='1.3'):\n"
+        "    print(conf_dir(), compose('train', overrides=['experiment=demo']).name)"
+    )
+    printed = run("-c", code, cwd=tmp_path, env=away).splitlines()
+    assert printed == [f"{tmp_path}/installed/s4eca/conf demo"]

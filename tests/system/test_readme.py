@@ -24,7 +24,7 @@ def test_the_python_example_runs_and_has_fifteen_lines(tmp_path):
     short = code
     for printed, fewer in (
         ("max_steps=600", "max_steps=2, limit_val_batches=1, val_check_interval=2"),
-        ("batch_size=16", "batch_size=16, train=32, val=16, test=1"),
+        ("batch_size=16", "batch_size=4, train=8, val=4, test=1"),
     ):
         assert short.count(printed) == 1
         short = short.replace(printed, fewer)

@@ -53,7 +53,7 @@ def test_gradients_reach_everything_learned_and_nothing_frozen(name, vision, tex
         return
     network = build(name, vision, text).train()
     before = frozen_weights(network)
-    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2, fused=True)
     target = torch.randn(2, 64, 64)
     reached: set[str] = set()
     for seed in range(METHODS[name].backwards):
@@ -124,8 +124,10 @@ def test_learned_state_restores_the_network_exactly(name):
         assert torch.equal(other(*tiny_inputs()), network(*tiny_inputs()))
 
 
-@pytest.mark.parametrize("recomputed", ["block", "stage"])
-@pytest.mark.parametrize("name", FULL_PROMISES)
+@pytest.mark.parametrize(
+    ("name", "recomputed"),
+    [*((name, "block") for name in FULL_PROMISES), *((name, "stage") for name in ("s4eca", "etris", "lora", "full"))],
+)
 def test_checkpointing_gives_the_same_gradients(name, recomputed):
     if name == "frozen":
         with pytest.raises(S4ecaError, match="lets no gradient into the towers"):
@@ -160,12 +162,10 @@ def test_runs_under_bf16_autocast(name):
     assert (rough - exact).abs().mean() < 0.1 * exact.std() + 0.02
 
 
+# tests/test_segmenter.py compiles S4ECA in every run; inductor, which `block` stands for, needs a C++ compiler
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    # inductor, which `block` stands for, needs a C++ compiler and minutes; tracing and gradients are the same
-    ("name", "backend"),
-    [("s4eca", "eager")]
-    + [pytest.param(name, "aot_eager", marks=pytest.mark.slow) for name in FULL_PROMISES]
-    + [pytest.param("s4eca", "block", marks=pytest.mark.slow)],
+    ("name", "backend"), [*((name, "aot_eager") for name in FULL_PROMISES), ("s4eca", "eager"), ("s4eca", "block")]
 )
 def test_compiles_by_block(name, backend):
     torch._dynamo.reset()

@@ -12,7 +12,7 @@ from s4eca.data.references import Reference
 from s4eca.data.resize import resize_mask
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import AREA, INTERSECTION, NO_TARGET, UNION
-from s4eca.evaluation.pictures import lay_out, panel
+from s4eca.evaluation.pictures import PNG_LEVEL, lay_out, panel
 from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.evaluation.results import Evaluation, SampleInfo
 
@@ -150,10 +150,10 @@ def save_panels(folder: Path, panels: Sequence[Panel]) -> list[Path]:
         image = np.moveaxis(item.image, -1, 0)
         picture = panel(image, choice.sample.expression, item.truth, item.prediction, choice.iou, choice.protocol)
         path = folder / f"{choice.group}_{numbers[choice.group]}_{choice.position:06d}.png"
-        picture.save(path)
+        picture.save(path, compress_level=PNG_LEVEL)
         paths.append(path)
         if item.steps:
             path = path.with_name(f"{path.stem}_steps.png")
-            lay_out(item.steps, [choice.sample.expression]).save(path)
+            lay_out(item.steps, [choice.sample.expression]).save(path, compress_level=PNG_LEVEL)
             paths.append(path)
     return paths

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from s4eca.data.semantic.labelled import IGNORED
-from s4eca.evaluation.pictures import MARGIN
+from s4eca.evaluation.pictures import MARGIN, PNG_LEVEL
 
 IGNORED_COLOUR = (120, 120, 120)
 _EDGE = (255, 255, 255)
@@ -131,6 +131,6 @@ def save_pictures(
         for place, tile in enumerate(tiles):
             canvas.paste(tile.convert("RGB"), (place * (width + MARGIN), 0))
         path = folder / f"{picture.index:06d}_{picture.id}.png"
-        canvas.save(path)
+        canvas.save(path, compress_level=PNG_LEVEL)
         paths.append(path)
     return paths
