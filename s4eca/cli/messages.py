@@ -21,7 +21,8 @@ _refused: list[str] = []
 def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
     """Makes an `S4ecaError` one sentence on standard error and exit status 2.
 
-    A job of a multirun that is refused does not keep the others from running; `end_sweep` says so at the end.
+    A job of a multirun that is refused does not keep the others from running; `end_sweep` says so at the end. One that
+    was submitted is a job of the cluster's, which learns by its exit status that it has failed.
     """
 
     def run(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -30,7 +31,7 @@ def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
         except S4ecaError as error:
             print(f"error: {error}", file=sys.stderr)
             hydra = HydraConfig.get() if HydraConfig.initialized() else None
-            if hydra is None or hydra.mode != RunMode.MULTIRUN:
+            if hydra is None or hydra.mode != RunMode.MULTIRUN or "submitit" in hydra.launcher["_target_"]:
                 sys.exit(2)
             _refused.append(f"job {hydra.job.num} ({hydra.job.override_dirname})")
             return None
