@@ -17,10 +17,9 @@ Rows take turns pass by pass; a ratio is samples/s over the reference's of the s
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from s4eca.build import build_module
 from s4eca.cost import macs
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.sharing import Shared, find_shared
-from turns import machine, markdown, take_turns
+from turns import machine, markdown, take_turns, write_rows
 
 DECODERS = {name: ["tuning=s4eca", f"decoder={name}"] for name in ("lavt", "fpn")}
 SHARING = {
@@ -127,8 +126,7 @@ class Bench:
         """Lets passes over equally many samples take turns."""
         rows = {}
         for name, seconds in take_turns(passes, self.rounds, reference, self.device).items():
-            speedup = (1 / seconds.ratio_q3, 1 / seconds.ratio, 1 / seconds.ratio_q1)
-            rows[name] = Row(name, samples / seconds.median, speedup)
+            rows[name] = Row(name, samples / seconds.median, seconds.speedup)
         return rows
 
 
@@ -238,8 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         results[title] = TABLES[title](bench)
         print(f"\n{title}\n\n{table(results[title])}", flush=True)
     if options.out is not None:
-        content = {"about": about(options), **{title: [asdict(row) for row in rows] for title, rows in results.items()}}
-        options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_rows(options.out, about(options), results)
     return 0
 
 

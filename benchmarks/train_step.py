@@ -20,11 +20,10 @@ allocator's; on a CPU it is counted by following what operators make (see `s4eca
 
 import argparse
 import gc
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from s4eca.errors import S4ecaError
 from s4eca.lit.optimizer import build_adamw, clip, total_norm
 from s4eca.lit.referring import ReferringModule
 from s4eca.matmul import use_matmul_precision
-from turns import Seconds, machine, markdown, take_turns
+from turns import machine, markdown, take_turns, write_rows
 
 PLAIN, FULL = "plain", "full"
 OFF = [
@@ -179,7 +178,7 @@ def compare(table: dict[str, list[str]], reference: str, common: list[str], opti
     device = torch.device(options.device)
     for name, seconds in take_turns(steps, options.rounds, reference, device).items():
         peak = peak_bytes(steps[name], steps[name].resident(), device)
-        rows[name] = Row(name, table[name], options.batch_size / seconds.median, _speedup(seconds), peak)
+        rows[name] = Row(name, table[name], options.batch_size / seconds.median, seconds.speedup, peak)
     for name in list(steps) if options.largest else []:
         steps.clear()  # alone on the GPU
         gc.collect()
@@ -221,10 +220,6 @@ def repeat(batch: Batch, size: int) -> Batch:
             value = (value * times)[:size]
         values[item.name] = value
     return Batch(**{**values, "shared": None})
-
-
-def _speedup(seconds: Seconds) -> tuple[float, float, float]:
-    return 1 / seconds.ratio_q3, 1 / seconds.ratio, 1 / seconds.ratio_q1
 
 
 def table(rows: list[Row], reference: str) -> str:
@@ -319,8 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
             results[title] = compare(chosen, reference, common, options)
             print(f"\n{title}\n\n{table(results[title], reference)}", flush=True)
     if options.out is not None:
-        content = {"about": about(options), **{title: [asdict(row) for row in rows] for title, rows in results.items()}}
-        options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_rows(options.out, about(options), results)
     return 0
 
 

@@ -3,12 +3,13 @@
 Whatever else the machine does falls on all that take turns, so a ratio of one round says more than two absolute times.
 """
 
+import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ class Seconds:
     ratio: float
     ratio_q1: float
     ratio_q3: float
+
+    @property
+    def speedup(self) -> tuple[float, float, float]:
+        """How many times as fast as the reference: lower quartile, median and upper quartile."""
+        return 1 / self.ratio_q3, 1 / self.ratio, 1 / self.ratio_q1
 
 
 def take_turns(
@@ -69,6 +75,12 @@ def markdown(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table, its first column to the left."""
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_rows(file: Path, about: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
+    """Writes tables, whose rows are dataclasses, with what they were measured with, as JSON."""
+    content = {"about": about, **{title: [asdict(row) for row in rows] for title, rows in tables.items()}}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def machine(device: str | torch.device) -> dict[str, Any]:
