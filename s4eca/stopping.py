@@ -19,7 +19,8 @@ class StopSignals:
     and its handler of SIGTERM starts a collective operation in every process, wherever that process is.
 
     While `deferring` is set, a signal is only noted in `asked`, for whoever sets it to act on after a complete step;
-    otherwise it ends the run at once, and so does a second Ctrl-C.
+    otherwise it ends the run at once, and so does a second Ctrl-C. Where SIGINT is ignored, as in the background
+    of a script, it stays so.
 
     Attributes:
         asked: the first signal that came, None as long as there was none.
@@ -31,12 +32,14 @@ class StopSignals:
         self.asked: int | None = None
         self.deferring = False
         self.step: int | None = None
+        self._caught: tuple[int, ...] = CAUGHT
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
         """Installs the handlers, where this is the main thread: others cannot have any."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {signum: signal.getsignal(signum) for signum in CAUGHT}
+            self._caught = ASKING if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else CAUGHT
+            self._before = {signum: signal.getsignal(signum) for signum in self._caught}
             self.install()
         return self
 
@@ -67,7 +70,7 @@ class StopSignals:
     def install(self) -> None:
         """Installs the handlers again, after Lightning has put its own in front of them."""
         if threading.current_thread() is threading.main_thread():
-            for signum in CAUGHT:
+            for signum in self._caught:
                 signal.signal(signum, self._ask)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:

@@ -32,6 +32,20 @@ def test_ctrl_c_waits_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_that_is_ignored_stays_so():
+    """A shell script starts `python train.py &` so, and the other processes of a terminal are interrupted alone."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signals.install()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.asked is None
+            assert signal.getsignal(signal.SIGTERM) == signals._ask
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def interrupted():
     """Does what Lightning does with Ctrl-C."""
     try:
