@@ -158,9 +158,13 @@ def differences(one: dict, other: dict, path: str = "") -> set[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def whole():
+    return compose_free("model=dgl_rsis_tiny")
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "ablation").glob("*.yaml")))
-def test_every_ablation_changes_one_part_and_runs(name):
-    whole = compose_free("model=dgl_rsis_tiny")
+def test_every_ablation_changes_one_part_and_runs(name, whole):
     config = compose_free("model=dgl_rsis_tiny", f"ablation={name}")
     changed = differences(whole, config) - {"variant"}
     assert len({key.partition(".")[0] if not key.startswith("model.") else key for key in changed}) == 1, changed
