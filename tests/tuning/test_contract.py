@@ -1,6 +1,7 @@
 """The promises that every tuning method keeps, on every family of towers."""
 
 import copy
+from functools import lru_cache
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from s4eca.errors import S4ecaError
 from s4eca.fusion.film import FiLM
+from s4eca.runner import Walked
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.tuning import Frozen
 from tiny import shake, tiny_inputs, tiny_segmenter
@@ -95,6 +97,12 @@ def test_the_expression_changes_the_output(name):
         assert (network(image, ids, mask) - network(image, ids.flip(1) * mask + 7 * mask, mask)).abs().max() > 1e-3
 
 
+@lru_cache
+def walked_frozen(vision: str, text: str) -> Walked:
+    with torch.no_grad():
+        return tiny_segmenter(Frozen(), FiLM, vision, text).eval().runner(*tiny_inputs())
+
+
 @pytest.mark.parametrize(("name", "vision", "text"), [pair for pair in PAIRS if pair.values[0] in FULL_PROMISES])
 def test_equal_to_the_frozen_towers_at_initialisation(name, vision, text):
     if not fits(name, vision, text):
@@ -102,10 +110,9 @@ def test_equal_to_the_frozen_towers_at_initialisation(name, vision, text):
     network = build(name, vision, text).eval()
     if not network.method.capabilities.identity:
         pytest.skip(f"{name} does not promise it")
-    image, ids, mask = tiny_inputs()
-    plain = tiny_segmenter(Frozen(), FiLM, vision, text).eval()
+    frozen = walked_frozen(vision, text)
     with torch.no_grad():
-        tuned, frozen = network.runner(image, ids, mask), plain.runner(image, ids, mask)
+        tuned = network.runner(*tiny_inputs())
     assert torch.equal(tuned.words, frozen.words)
     assert [torch.equal(a, b) for a, b in zip(tuned.pyramid, frozen.pyramid, strict=True)] == [True] * 4
 
