@@ -69,8 +69,8 @@ def _by_name(group: str, node: Mapping[str, Any]) -> Iterator[Wanted]:
     if weights == "hub":
         yield Wanted(f"{group}.name={name}", f"timm/{name}" if group == "vision" else name)
     elif weights.startswith("hf:"):
-        owner, name_there, file = (*weights.removeprefix("hf:").split("/", 2), "", "")[:3]
-        yield Wanted(f"{group}.weights={weights}", f"{owner}/{name_there}", file)
+        parts = weights.removeprefix("hf:").split("/", 2)
+        yield Wanted(f"{group}.weights={weights}", "/".join(parts[:2]), "".join(parts[2:]))
     if "tokenizer" in node and (node["tokenizer"] is not None or not Path(weights).is_dir()):
         yield Wanted(f"{group}.tokenizer={node['tokenizer']}", str(node["tokenizer"] or name), "tokenizer")
 

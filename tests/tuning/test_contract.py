@@ -19,10 +19,12 @@ from tuning.methods import FULL_PROMISES, METHODS, s4eca
 
 # every family of towers beside the default of the other kind
 TOWERS = [(vision, "bert") for vision in VISION] + [("swin", text) for text in TEXT if text != "bert"]
+# an ablation of a method that runs on all of them
+ABLATION_TOWERS = [(TOWERS[0], ()), (TOWERS[1], pytest.mark.slow)]
 PAIRS = [
-    pytest.param(name, *towers, id=f"{name}-{'-'.join(towers)}")
+    pytest.param(name, *towers, id=f"{name}-{'-'.join(towers)}", marks=marks)
     for name in METHODS
-    for towers in (TOWERS if METHODS[name].every else TOWERS[:1])
+    for towers, marks in ([(it, ()) for it in TOWERS] if METHODS[name].every else ABLATION_TOWERS)
 ]
 
 
@@ -131,9 +133,13 @@ def test_learned_state_restores_the_network_exactly(name):
         assert torch.equal(other(*tiny_inputs()), network(*tiny_inputs()))
 
 
+STAGES = ("s4eca", "etris", "lora", "full")  # the others recompute stages alike
+
+
 @pytest.mark.parametrize(
     ("name", "recomputed"),
-    [*((name, "block") for name in FULL_PROMISES), *((name, "stage") for name in ("s4eca", "etris", "lora", "full"))],
+    [(name, "block") for name in FULL_PROMISES]
+    + [pytest.param(name, "stage", marks=() if name in STAGES else pytest.mark.slow) for name in FULL_PROMISES],
 )
 def test_checkpointing_gives_the_same_gradients(name, recomputed):
     if name == "frozen":
@@ -172,7 +178,8 @@ def test_runs_under_bf16_autocast(name):
 # tests/test_segmenter.py compiles S4ECA in every run; inductor, which `block` stands for, needs a C++ compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "backend"), [*((name, "aot_eager") for name in FULL_PROMISES), ("s4eca", "eager"), ("s4eca", "block")]
+    ("name", "backend"),
+    [(name, "aot_eager") for name in FULL_PROMISES] + [("s4eca", "eager"), ("etris", "eager"), ("s4eca", "block")],
 )
 def test_compiles_by_block(name, backend):
     torch._dynamo.reset()

@@ -6,6 +6,7 @@ from s4eca.errors import S4ecaError
 from s4eca.parameters import count_parameters, method_share
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.towers import BertTower, SwinTower
+from s4eca.towers.base import no_tap
 from s4eca.tuning import S4ECA
 from s4eca.tuning.base import Scope
 from s4eca.tuning.s4eca import TextSettings, VisualSettings
@@ -81,11 +82,16 @@ def test_base_size_places_and_identity_and_one_step_at_480(base):
         words = towers["text"].model(input_ids=ids, attention_mask=mask).last_hidden_state
         pixels = (image.float() - towers["vision"].mean) / towers["vision"].std
         pyramid = towers["vision"].model.forward_intermediates(pixels, intermediates_only=True)
+        state, plain = towers["vision"].begin(image), []
+        for step in towers["vision"].steps:
+            state = towers["vision"].step(step.index, state, no_tap)
+            plain += [state.hidden] if step.ends_stage else []
     assert torch.equal(walked.words, words)
     assert [tuple(grid.shape) for grid in walked.pyramid] == [
         (1, 120, 120, 128), (1, 60, 60, 256), (1, 30, 30, 512), (1, 15, 15, 1024),
     ]  # fmt: skip
-    for got, wanted_grid in zip(walked.pyramid, pyramid, strict=True):
+    for got, bare, wanted_grid in zip(walked.pyramid, plain, pyramid, strict=True):
+        assert torch.equal(bare.permute(0, 3, 1, 2), wanted_grid)
         assert torch.equal(got.permute(0, 3, 1, 2), wanted_grid)
     network.train()
     logits = network(image, ids, mask)
@@ -94,6 +100,8 @@ def test_base_size_places_and_identity_and_one_step_at_480(base):
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
+    network.eval()
+    assert network.predict(image, ids, mask).dtype == torch.bool
 
 
 @pytest.mark.parametrize(
