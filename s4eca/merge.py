@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from s4eca.build import Config, build_module, instantiate
-from s4eca.checkpoint import Checkpoint, describe, load_learned, read_checkpoint, share
+from s4eca.checkpoint import MERGED, Checkpoint, describe, load_learned, read_checkpoint, share
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
 from s4eca.frozen_dtype import in_fp32
@@ -27,7 +27,7 @@ from s4eca.tuning import Frozen, LoRA, TuningMethod
 from s4eca.weights import BaseWeights, hash_weights
 from s4eca.weights_folder import usable_folder
 
-VISION, TEXT = "vision.safetensors", "text"
+VISION, TEXT = MERGED["vision"], MERGED["text"]
 
 
 def merge(

@@ -12,6 +12,7 @@ from s4eca.errors import S4ecaError
 from s4eca.frozen_dtype import TOWER_DTYPES, check_autocast, hold_in_bf16
 from s4eca.fusion import Fusion
 from s4eca.fusion.none import NoFusion
+from s4eca.modes import in_mode
 from s4eca.runner import Encoded, Runner
 from s4eca.sharing import Shared
 from s4eca.towers.base import TextTower, VisionTower
@@ -161,10 +162,13 @@ class ReferringSegmenter(nn.Module):
         self.method.set_mode(self.text, self.vision, mode)
         return self
 
-    @torch.no_grad()
     def predict(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Returns masks (B, S, S) bool; arguments as in `forward`."""
-        return self(image, input_ids, attention_mask) > 0
+        """Returns masks (B, S, S) bool; arguments as in `forward`.
+
+        They are those of evaluation mode, without gradients; the mode of every part is afterwards what it was.
+        """
+        with in_mode(self, training=False), torch.no_grad():
+            return self(image, input_ids, attention_mask) > 0
 
     def _encodes_once(self) -> bool:
         if self.encode_once is not None:

@@ -49,6 +49,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def with_trainer_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's config with the keys of `conf/trainer/default.yaml` that it lacks, which an older run does."""
+    keys = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "trainer" / "default.yaml"))
+    assert isinstance(keys, dict)
+    return {**config, "trainer": {**keys, **(config.get("trainer") or {})}}
+
+
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested mappings as one, with dots in its keys."""
     flat: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from s4eca.build import Config, build_data, build_module
 from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
 from s4eca.checkpoint_source import is_remote, label, locate_checkpoint
-from s4eca.cli.config import conf_dir
+from s4eca.cli.config import conf_dir, with_trainer_keys
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.cli.training_free import evaluate_training_free, resolve
@@ -130,7 +130,7 @@ def recipe(trained: Config) -> str:
         *("model", "tuning", "vision", "text", "fusion", "decoder", "loss", "data"),
         *("trainer", "init_from", "matmul_precision"),
     )
-    content = {name: trained.get(name) for name in groups}
+    content = {name: with_trainer_keys(trained).get(name) for name in groups}
     content["data"] = {name: value for name, value in (content["data"] or {}).items() if name != "seed"}
     # callbacks that change what is trained, or for how long
     content["callbacks"] = {name: trained.get("callbacks", {}).get(name) for name in ("ema", "early_stopping")}
@@ -155,8 +155,8 @@ def merge(trained: Config, given: DictConfig) -> Config:
     merged["data"]["cache"] = None  # folders of the machine that trained
     merged["model"]["feature_cache"] = None
     merged["trainer"]["limit_test_batches"] = 1.0
-    # those of the training were for its own number of processes
-    merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False})
+    # those of the training were for its own number of processes, and for trying it out
+    merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False, "fast_dev_run": False})
     merged["weights_folder"] = given.weights_folder or usable_folder(trained)
     if merged["trainer"]["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
         merged["trainer"]["accelerator"] = "auto"

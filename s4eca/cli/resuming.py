@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import Config, instantiate
-from s4eca.cli.config import flatten
+from s4eca.cli.config import flatten, with_trainer_keys
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
 from s4eca.tuning.base import TuningMethod
@@ -64,7 +64,7 @@ def saved_run(folder: Path) -> tuple[DictConfig, Path]:
         raise S4ecaError(f"{last} is damaged; start a new run, from another checkpoint with init_from=CKPT.")
     config = OmegaConf.load(saved)
     assert isinstance(config, DictConfig)
-    return config, last
+    return OmegaConf.create(with_trainer_keys(config)), last
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -110,7 +110,7 @@ def differences(before: Config, now: Config) -> list[str]:
         A text `KEY: BEFORE, now NOW` for every key that differs.
     """
     free = [*LOCAL, *(_solved_keys(before) if before.get("budget") is not None else [])]
-    old, new = flatten(before), flatten(now)
+    old, new = flatten(with_trainer_keys(before)), flatten(with_trainer_keys(now))
     keys = [key for key in {**old, **new} if not any(fnmatch(key, pattern) for pattern in free)]
     return [
         f"{key}: {_show(old, key)}, now {_show(new, key)}"

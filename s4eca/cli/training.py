@@ -143,7 +143,7 @@ def evaluate_run(config: Config, chosen: Path, split: str) -> None:
         chosen: its best checkpoint, or its last where none is selected.
         split: `val` or `test`.
     """
-    settings = {**config["trainer"], "limit_test_batches": 1.0}
+    settings = {**config["trainer"], "limit_test_batches": 1.0, "fast_dev_run": False}
     segmenter = {**config["model"]["segmenter"], "compile": "none"}  # as eval.py does
     model = {**config["model"], "feature_cache": None, "segmenter": segmenter}
     checkpoint = read_checkpoint(chosen)
@@ -179,7 +179,7 @@ def _end(trainer: Trainer, folder: Path) -> tuple[float | None, Path]:
             if trainer.is_global_zero:
                 console.print(f"best {callback.monitor} {best:.4f}", highlight=False)
                 console.print(f"evaluate with: python eval.py ckpt={os.path.relpath(chosen)}", highlight=False)
-    # none is there after a trial run such as +trainer.fast_dev_run=true; a late process sees what the first has written
+    # none is there after a trial run such as trainer.fast_dev_run=true; a late process sees what the first has written
     if not trainer.strategy.broadcast(chosen.is_file()):
         trainer.save_checkpoint(chosen)
     if trainer.is_global_zero:

@@ -29,6 +29,7 @@ ENVIRONMENT = (
 UNSPOKEN = ("MASTER_ADDR",)
 YES = ("1", "on", "yes", "true")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 TOKENIZERS = {"tokenizer.json", "vocab.txt", "vocab.json"}
 
 
@@ -50,6 +51,7 @@ def gather(folders: Iterable[str] = ("outputs", "data"), timeout: float = 3.0) -
         requires_python=requires_python,
         torchvision_requires=_requires("torchvision"),
         cpus=_cpus(),
+        cpu_bf16=cpu_has_bf16(),
         memory=_memory(),
         shm=disk("/dev/shm") if Path("/dev/shm").is_dir() else None,
         driver=_driver(),
@@ -122,6 +124,16 @@ def _requires(name: str) -> tuple[str, ...]:
         return tuple(metadata.requires(name) or ())
     except metadata.PackageNotFoundError:
         return ()
+
+
+def cpu_has_bf16(cpuinfo: str | None = None) -> bool:
+    """Returns whether this machine's CPU has instructions for bf16; without them it is many times as slow as fp32.
+
+    Args:
+        cpuinfo: content of /proc/cpuinfo; None reads it. x86 lists flags there, ARM features.
+    """
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)", _read("/proc/cpuinfo") if cpuinfo is None else cpuinfo, re.M)
+    return not BF16_FLAGS.isdisjoint(lines[0].split()) if lines else False
 
 
 def _cpus() -> int:

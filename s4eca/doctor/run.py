@@ -106,18 +106,20 @@ def _precision(facts: Facts, run: Run) -> Iterator[Finding]:
                     "precision",
                     f"trainer.precision={precision} is emulated on {gpu.name} and slow; set 16-mixed.",
                 )
-    if precision.startswith("bf16") and not on_gpu:
+    if precision.startswith("bf16") and not on_gpu and not facts.cpu_bf16:
         yield Finding(
             "warning",
             "precision",
-            f"trainer.precision={precision} is slow on most CPUs; set 32-true.",
+            f"trainer.precision={precision} is many times as slow as fp32 on this CPU, which has no bf16 instructions; "
+            "set trainer.precision=32-true.",
         )
-    if precision == "16-mixed" and not on_gpu:
+    if precision in ("16", "16-mixed") and not on_gpu:
+        best = "bf16-mixed or 32-true" if facts.cpu_bf16 else "32-true"
         yield Finding(
             "warning",
             "precision",
-            "trainer.precision=16-mixed does not exist on a CPU, and Lightning takes bf16-mixed instead; set "
-            "trainer.precision=32-true.",
+            f"trainer.precision={precision} does not exist on a CPU, and Lightning takes bf16-mixed instead; set "
+            f"trainer.precision={best}.",
         )
 
 

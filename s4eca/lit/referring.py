@@ -37,7 +37,7 @@ class ReferringModule(ScoringModule):
         segmenter: the network.
         loss: called with logits (B, S, S) and masks (B, S, S) bool.
         lr: peak learning rate, above 0.
-        weight_decay: not applied to norms, biases, queries, prompts and position bias tables.
+        weight_decay: of the weights that decay (see `parameter_groups`).
         warmup_steps: optimiser steps of the linear warm-up.
         poly_power: exponent of `(1 - step / steps)`; 0.9 in LAVT and RMSIN.
         protocols: evaluation protocols.
@@ -214,6 +214,8 @@ class ReferringModule(ScoringModule):
         optimising.adopt_states(checkpoint, self.fused_optimizer, self.lr, self.weight_decay)
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
+        if trainer is not None and trainer.training:
+            optimising.check_states(checkpoint, self.segmenter, where)
         if trainer is not None and trainer.training and data is not None:
             stored, here = checkpoint[META]["data"], data.fingerprint(("train", "val"))
             for split in ("train", "val"):

@@ -15,6 +15,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
+from s4eca.wording import indefinite
 
 PARTS = {"metric", "direction", "sampler", "pruner", "space"}
 FIELDS = {"float": {"low", "high", "log", "step"}, "int": {"low", "high", "log", "step"}}
@@ -177,7 +178,7 @@ def _axis(key: str, given: Any, where: str) -> Axis:
         raise S4ecaError(f"{where} has type: {kind}, and knows float and int; other values are choices: [A, B].")
     unknown = sorted(map(str, set(given) - FIELDS[kind] - {"type"}))
     if unknown:
-        raise S4ecaError(f"{where} has {', '.join(unknown)}; a {kind} knows low, high, log and step.")
+        raise S4ecaError(f"{where} has {', '.join(unknown)}; {indefinite(kind)} knows low, high, log and step.")
     return Axis(key, _numeric(kind, given, where))
 
 
@@ -186,7 +187,7 @@ def _numeric(kind: str, given: Mapping[str, Any], where: str) -> FloatDistributi
     right: type | tuple[type, ...] = int if kind == "int" else (int, float)
     for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
         if isinstance(value, bool) or not isinstance(value, right):
-            raise S4ecaError(f"{where} has {name}: {value}, where a {kind} is needed.")
+            raise S4ecaError(f"{where} has {name}: {value}, where {indefinite(kind)} is needed.")
     if not isinstance(log, bool):
         raise S4ecaError(f"{where} has log: {log}, where true or false is needed.")
     assert isinstance(low, int | float)

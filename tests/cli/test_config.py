@@ -58,7 +58,7 @@ def test_overrides_change_single_known_keys():
 def test_an_evaluation_is_the_checkpoints_config_where_nothing_is_said():
     # but for the caches and the logger of the machine that trained, and for what would leave samples out
     data, trainer = {**TRAINED["data"], "cache": None}, {**TRAINED["trainer"], "limit_test_batches": 1.0}
-    trainer |= {"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False}  # it runs in processes of its own
+    trainer |= {"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False, "fast_dev_run": False}
     changed = {"data": data, "trainer": trainer, "logger": {}, "model": {"lr": 1e-4, "feature_cache": None}}
     assert merge(TRAINED, OmegaConf.create(NOTHING)) == {**TRAINED, **changed}
 

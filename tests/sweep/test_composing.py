@@ -60,7 +60,7 @@ def test_a_trial_is_the_config_with_its_values(tmp_path):
         (SPACE, [*DEMO, "modle.lr=1"], r"cannot be composed with train\.yaml: .*modle"),
         (SPACE, [*DEMO, "seed=1,2"], "cannot be composed"),
         (SPACE, [*DEMO, "trainer.devices=2"], "start a worker per GPU"),
-        (SPACE, [*DEMO, "+trainer.strategy=ddp"], "start a worker per GPU"),
+        (SPACE, [*DEMO, "trainer.strategy=ddp"], "start a worker per GPU"),
         (SPACE, [*DEMO, "evaluate=test"], "set evaluate=null"),
         (SPACE.replace("val/mIoU", "val/oIoU"), DEMO, r"set callbacks\.best\.monitor=val/oIoU callbacks\.best\.mode"),
         (SPACE.replace("maximize", "minimize"), DEMO, r"callbacks\.best\.mode=min"),

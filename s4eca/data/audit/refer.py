@@ -13,6 +13,7 @@ from s4eca.data.audit.records import Record
 from s4eca.data.masks import RleMask
 from s4eca.data.readers.refer_files import load_plain_pickle
 from s4eca.errors import S4ecaError
+from s4eca.wording import indefinite
 
 _REF_KEYS = (
     *("ref_id", "image_id", "ann_id", "category_id", "split", "sentences", "sent_ids", "file_name", "no_target", "id"),
@@ -138,7 +139,7 @@ def _load_refs(path: Path) -> tuple[list[dict[str, Any]], list[Finding]]:
     try:
         content = json.loads(path.read_bytes()) if path.suffix == ".json" else load_plain_pickle(path)
         if not isinstance(content, list):
-            raise ValueError(f"a {type(content).__name__} instead of a list of refs")
+            raise ValueError(f"{indefinite(type(content).__name__)} instead of a list of refs")
     except (S4ecaError, OSError, ValueError, RecursionError) as error:
         text = f"{path.name} cannot be read ({str(error).rstrip('.')})"
         return [], on_names(Severity.ERROR, "unreadable-file", text, [path.name])

@@ -10,6 +10,7 @@ import numpy as np
 from s4eca.data.masks import RleMask, encode_mask
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, first
+from s4eca.wording import indefinite
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def _decode(rle: dict[str, Any]) -> np.ndarray:
 def _defect(rle: Any) -> str | None:
     """Returns what is wrong with the structure of an RLE; its runs are checked when it is decoded."""
     if not isinstance(rle, dict):
-        return f"it is a {type(rle).__name__} and no object with size and counts"
+        return f"it is {indefinite(type(rle).__name__)} and no object with size and counts"
     for key in ("size", "counts"):
         if key not in rle:
             return f"it has no {key}"
