@@ -55,6 +55,10 @@ def test_restores_the_network_exactly(trained):
     assert torch.equal(other.segmenter.eval()(*tiny_inputs()), module.segmenter.eval()(*tiny_inputs()))
 
 
+def full_disk(path, text):
+    raise OSError(28, "No space left on device")
+
+
 def test_the_shared_folder_is_the_same_checkpoint(trained, tmp_path):
     module, path, _ = trained
     folder = share(read_checkpoint(path), tmp_path / "shared")
@@ -63,6 +67,12 @@ def test_the_shared_folder_is_the_same_checkpoint(trained, tmp_path):
     load_learned(other.segmenter, read_checkpoint(folder))
     assert torch.equal(other.segmenter.eval()(*tiny_inputs()), module.segmenter.eval()(*tiny_inputs()))
     share(read_checkpoint(path), folder)  # writing it again is fine
+    before = {item.name: item.read_bytes() for item in folder.iterdir()}
+    with pytest.MonkeyPatch.context() as patch:  # on a full disk the old one stays whole
+        patch.setattr("s4eca.checkpoint.write_text", full_disk)
+        with pytest.raises(S4ecaError, match="cannot be written .*make room"):
+            share(read_checkpoint(path), folder)
+    assert {item.name: item.read_bytes() for item in folder.iterdir()} == before
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")
     with pytest.raises(S4ecaError, match="exists and is no shared checkpoint"):

@@ -110,7 +110,7 @@ def _precision(facts: Facts, run: Run) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "precision",
-            f"trainer.precision={precision} is many times as slow as fp32 on this CPU, which has no bf16 instructions; "
+            f"trainer.precision={precision} is slow on this CPU, which has no bf16 instructions; "
             "set trainer.precision=32-true.",
         )
     if precision in ("16", "16-mixed") and not on_gpu:

@@ -123,10 +123,16 @@ def test_a_root_that_is_not_there_is_status_2(monkeypatch, capsys):
     assert "neither a folder nor a file /nowhere" in refused(monkeypatch, capsys, "audit", "/nowhere")
 
 
-def test_show_draws_and_prints_the_path(root, tmp_path):
+def test_show_says_first_where_it_draws(root, tmp_path, monkeypatch):
     out = tmp_path / "eight.png"
-    result = call("show", root, "--out", out, "--size", 64)
-    assert result.stdout.strip() == str(out)
+    (line,) = call("show", root, "--out", out, "--size", 64).stdout.splitlines()
+    assert line.endswith(f"samples go to {out}")
+    monkeypatch.chdir(tmp_path)
+    first = call("show", root.resolve(), "--size", 64).stdout.splitlines()[0]
+    assert "samples go to samples.png" in first
+    assert "--out FILE" in first
+    assert (tmp_path / "samples.png").read_bytes() == out.read_bytes()
+    assert "samples.png" in call("show", "--help").stdout
     with Image.open(out) as sheet:
         assert sheet.width == 4 * 74 + 10
     few = tmp_path / "few.png"
