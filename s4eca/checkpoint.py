@@ -202,8 +202,7 @@ def share(checkpoint: Checkpoint, folder: str | Path) -> Path:
             f"{folder} holds a merged network, whose weights ({', '.join(stale)}) would be left beside another "
             "checkpoint; give an empty or new folder."
         )
-    config = checkpoint.meta.get("config") or {}
-    if any(config[tower]["weights"] == str(checkpoint.path / name) for tower, name in MERGED.items() if tower in config):
+    if any(_weights(checkpoint.meta, tower) == str(checkpoint.path / name) for tower, name in MERGED.items()):
         raise S4ecaError(
             f"{checkpoint.path} is a merged network that brings its own weights, and a folder without them would not "
             "load; share it as it is, by copying the folder."
@@ -224,6 +223,11 @@ def share(checkpoint: Checkpoint, folder: str | Path) -> Path:
     return folder
 
 
+def _weights(meta: Mapping[str, Any], tower: str) -> str | None:
+    """Returns where a checkpoint says that a tower's weights are; None for a run without a config."""
+    return ((meta.get("config") or {}).get(tower) or {}).get("weights")
+
+
 def _read_folder(folder: Path) -> Checkpoint:
     absent = [name for name in PARTS if not (folder / name).is_file()]
     if absent:
@@ -234,6 +238,6 @@ def _read_folder(folder: Path) -> Checkpoint:
     except (safetensors.SafetensorError, ValueError) as error:
         raise S4ecaError(f"{folder} cannot be read as a shared checkpoint ({error}).") from error
     for tower, name in MERGED.items():
-        if meta["config"] and meta["config"][tower]["weights"] == name and (folder / name).exists():
+        if _weights(meta, tower) == name and (folder / name).exists():
             meta["config"][tower]["weights"] = str(folder / name)
     return Checkpoint(folder, state, meta)

@@ -70,7 +70,7 @@ def test_the_shared_folder_is_the_same_checkpoint(trained, tmp_path):
     before = {item.name: item.read_bytes() for item in folder.iterdir()}
     with pytest.MonkeyPatch.context() as patch:  # on a full disk the old one stays whole
         patch.setattr("s4eca.checkpoint.write_text", full_disk)
-        with pytest.raises(S4ecaError, match="cannot be written .*make room"):
+        with pytest.raises(S4ecaError, match=r"cannot be written .*make room"):
             share(read_checkpoint(path), folder)
     assert {item.name: item.read_bytes() for item in folder.iterdir()} == before
     (tmp_path / "taken").mkdir()

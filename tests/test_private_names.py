@@ -148,7 +148,9 @@ def used() -> set[str]:
     own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
     found = {node.attr for node in nodes if isinstance(node, ast.Attribute)} - own
     found |= {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg}
-    imported = [node for node in nodes if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("s4eca")]
+    imported = [
+        node for node in nodes if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("s4eca")
+    ]
     found |= {name.name for node in imported for name in node.names}
     # all that comes out of a private module
     found |= {f"_{name.name}" for node in imported if "._" in f".{node.module}" for name in node.names}
@@ -157,7 +159,9 @@ def used() -> set[str]:
 
 def test_no_private_name_is_missing_from_the_list():
     rows = [name.partition(":") for name in LISTED]
-    known = {path.rpartition(".")[2] for _, _, path in rows} | {f"_{path}" for module, _, path in rows if "._" in module}
+    known = {path.rpartition(".")[2] for _, _, path in rows} | {
+        f"_{path}" for module, _, path in rows if "._" in module
+    }
     found = used()
     assert "_checkpoint_connector" in found, "the search finds what is known to be used"
     assert found - known - PUBLIC - SPELT.keys() == set()

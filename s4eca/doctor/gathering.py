@@ -127,7 +127,7 @@ def _requires(name: str) -> tuple[str, ...]:
 
 
 def cpu_has_bf16(cpuinfo: str | None = None) -> bool:
-    """Returns whether this machine's CPU has instructions for bf16; where it has not, bf16 is slower than fp32, with AVX2 alone many times.
+    """Returns whether the CPU has instructions for bf16; without them it is slower than fp32, with AVX2 alone by far.
 
     Args:
         cpuinfo: content of /proc/cpuinfo; None reads it. x86 lists flags there, ARM features.

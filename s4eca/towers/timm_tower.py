@@ -29,7 +29,7 @@ class TimmTower(VisionTower):
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255, persistent=False)
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Returns what the model's `no_weight_decay()` names: position embeddings and biases, class tokens, registers."""
+        """Returns what the model's `no_weight_decay()` names: tokens, position embeddings, bias tables."""
         listed = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else ()
         groups = param_groups_weight_decay(self.model, 1.0, no_weight_decay_list=listed)  # of what is learned
         return [parameter for group in groups if not group["weight_decay"] for parameter in group["params"]]

@@ -17,7 +17,9 @@ from s4eca.lit import ProgressBar
 
 KEYS = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/trainer/default.yaml"))
 LIGHTNINGS = {
-    name: parameter.default for name, parameter in inspect.signature(Trainer.__init__).parameters.items() if name != "self"
+    name: parameter.default
+    for name, parameter in inspect.signature(Trainer.__init__).parameters.items()
+    if name != "self"
 }
 
 # by value or by meaning: what Lightning's None stands for
@@ -72,7 +74,9 @@ VALUES = {
 
 @pytest.mark.parametrize("trainer", ["default", "gpu", "ddp", "fsdp"])
 def test_no_key_needs_a_plus(trainer):
-    config = composed("experiment=demo", f"trainer={trainer}", *(f"trainer.{key}={value}" for key, value in VALUES.items()))
+    config = composed(
+        "experiment=demo", f"trainer={trainer}", *(f"trainer.{key}={value}" for key, value in VALUES.items())
+    )
     assert config["trainer"]["limit_train_batches"] == 3
     assert config["trainer"]["max_time"] == "00:12:00:00"
     assert config["trainer"]["fast_dev_run"] is True
@@ -113,9 +117,9 @@ def test_a_run_of_before_is_the_same_run(tmp_path):
     before = {**now, "trainer": OLD}
     assert with_trainer_keys(before) == now
     assert differences(before, now) == []
-    assert differences(before, composed("experiment=demo", "trainer.accelerator=cpu", "trainer.detect_anomaly=true")) == [
-        "trainer.detect_anomaly: False, now True"
-    ]
+    assert differences(
+        before, composed("experiment=demo", "trainer.accelerator=cpu", "trainer.detect_anomaly=true")
+    ) == ["trainer.detect_anomaly: False, now True"]
     assert recipe(before) == recipe(now)
     # keys of it can be changed when it goes on
     OmegaConf.save(OmegaConf.create(before), tmp_path / "config.yaml")

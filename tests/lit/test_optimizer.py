@@ -2,7 +2,6 @@ import pytest
 import torch
 from transformers import Trainer
 
-
 from s4eca.errors import S4ecaError
 from s4eca.fusion.pwam import PWAM
 from s4eca.lit.optimizer import parameter_groups

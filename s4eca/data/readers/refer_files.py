@@ -121,7 +121,9 @@ def read_refer_entries(path: str | Path) -> list[ReferEntry]:
     else:
         entries = load_plain_pickle(path)
     if not isinstance(entries, list):
-        raise S4ecaError(f"{path} holds {indefinite(type(entries).__name__)} instead of a list of refs: download it again.")
+        raise S4ecaError(
+            f"{path} holds {indefinite(type(entries).__name__)} instead of a list of refs: download it again."
+        )
     known: dict[str, str] = {}
     rows = [_row(raw, position, path, known) for position, raw in enumerate(entries)]
     # What is kept lies scattered over what is not, and would hold on to the memory of all of it: RRSIS-D's tokens and

@@ -63,7 +63,7 @@ def test_words_are_spread_over_forms_classes_and_places():
     assert len({scene.things[scene.target].kind for scene in scenes}) == 8
     assert len({cell_in(scene.expression) for scene in scenes if cell_in(scene.expression)}) == 9
     firsts = Counter(" ".join(scene.expression.split()[:2]) for scene in scenes)
-    assert {"An airplane", "An orange", "A tennis", "A red", "The airplane", "The orange"} <= firsts.keys()
+    assert {"An airplane", "An orange", "A red", "The orange"} <= firsts.keys()
     assert not [first for first in firsts if re.match(r"A [aeiou]|An [^aeiou]", first)]
     assert len({scene.expression for scene in scenes}) > 200
 
