@@ -125,6 +125,8 @@ def _fit(
             logger.log_hyperparams(config)
     if is_first:
         (folder / ENDED).unlink(missing_ok=True)  # a run that ended may go on with more steps
+    if resume is not None:  # its folder holds checkpoints, of course
+        warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     try:
         with out_of_memory_explained(config, training=True, onward=lambda: _onward(folder)):
             trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
@@ -181,7 +183,7 @@ def _end(trainer: Trainer, folder: Path) -> tuple[float | None, Path]:
                 console.print(f"evaluate with: python eval.py ckpt={os.path.relpath(chosen)}", highlight=False)
     # none is there after a trial run such as trainer.fast_dev_run=true; a late process sees what the first has written
     if not trainer.strategy.broadcast(chosen.is_file()):
-        trainer.save_checkpoint(chosen)
+        trainer.save_checkpoint(chosen, weights_only=False)
     if trainer.is_global_zero:
         name = os.path.relpath(chosen.resolve(), folder.resolve())
         write_ended(folder, {"step": trainer.global_step, "best": best, "checkpoint": name})
