@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+from s4eca.data.defects import DefectError
+from s4eca.data.geometry import read_regions
 from s4eca.data.references import MaskSource
-from s4eca.data.rle import paint, read_region
+from s4eca.data.rle import paint
 from s4eca.errors import S4ecaError
 
 # These hold more than 8 bits; converting them to "L" would clip, so they are compared as they are.
@@ -48,7 +50,7 @@ class RleMask:
             S4ecaError: the annotation cannot be decoded.
         """
         with self._explained():
-            regions = self._regions()
+            regions = read_regions(self.rles, self.size)
             mask = paint(*regions[0])
             for region in regions[1:]:
                 mask |= paint(*region)
@@ -57,25 +59,24 @@ class RleMask:
     def covers(self) -> bool:
         """Returns whether the mask has any pixel, without painting it; raises as `decode`."""
         with self._explained():
-            return any(runs[1::2].any() for _, runs in self._regions())
-
-    def _regions(self) -> list[tuple[tuple[int, int], np.ndarray]]:
-        regions = [read_region(part, self.size) for part in self.rles]
-        if not regions:
-            raise ValueError("it holds no region")
-        if any(size != regions[0][0] for size, _ in regions):
-            raise ValueError("its regions differ in size")
-        return regions
+            return any(runs[1::2].any() for _, runs in read_regions(self.rles, self.size))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-            raise S4ecaError(
-                f"The mask of reference {self.id} in {self.path} cannot be decoded ({error}):"
-                " download the annotation file again or mend this entry."
-            ) from error
+        except ValueError as error:
+            raise unusable(self.id, self.path, error) from error
+
+
+def unusable(id: str, path: Path | None, error: ValueError) -> DefectError:
+    """Returns what to raise for a mask in an annotation file that `s4eca.data.geometry` has refused."""
+    return DefectError(
+        f"The mask of reference {id} in {path} cannot be decoded ({error}):"
+        " mend this entry or download the annotation file again.",
+        "damaged-mask",
+        id,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,10 @@ class AnnotationFile:
             raise S4ecaError(f"{self.path} has changed since it was read: start again with the new file.")
         return piece
 
+    def read_json(self, offset: int, length: int) -> Any:
+        """Returns the JSON object in a piece of the file, see `read`."""
+        return json.loads(self.read(offset, length).decode())
+
 
 @dataclass(frozen=True, slots=True)
 class StoredMask:
@@ -132,7 +137,7 @@ class StoredMask:
         """Returns the same mask in memory; raises `S4ecaError` where the file is gone or another."""
         parts: list[Any] = []
         for offset, length in zip(self.spans[::2], self.spans[1::2], strict=True):
-            segmentation = json.loads(self.file.read(offset, length).decode())["segmentation"]
+            segmentation = self.file.read_json(offset, length)["segmentation"]
             parts += segmentation if isinstance(segmentation, list) else [segmentation]
         return RleMask(parts, self.size, self.id, self.file.path)
 

@@ -153,7 +153,10 @@ def draw_sample(record: Record, size: int, boxes: str | None = None) -> tuple[Im
 def _draw_box(picture: Image.Image, bbox: Any, convention: str, scale: float) -> None:
     box = box_corners(bbox, convention)
     if box is not None and box[2] >= box[0] and box[3] >= box[1]:
-        ImageDraw.Draw(picture).rectangle([value * scale for value in box], outline=BOX, width=2)
+        # a box beyond the picture is drawn no farther than it can be seen, since Pillow walks all of its outline
+        ends = [*picture.size] * 2
+        corners = [min(max(value * scale, -4.0), end + 4.0) for value, end in zip(box, ends, strict=True)]
+        ImageDraw.Draw(picture).rectangle(corners, outline=BOX, width=2)
 
 
 def _outline(picture: Image.Image, mask: np.ndarray) -> None:

@@ -42,6 +42,29 @@ def check_by_split(option: str, given: Any, kind: type) -> None:
             raise S4ecaError(f"data.{option}.{split}={value} is not {wanted}: give one.")
 
 
+def is_id(value: Any) -> bool:
+    """Returns whether a value can be an id of an annotation file: a whole number or a text that is not empty.
+
+    A number with a point counts where it is whole; what writes tables makes 7.0 of 7, and the two are equal.
+    """
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int | str) and not isinstance(value, bool) and value != ""
+
+
+def read_mark(value: Any) -> bool | None:
+    """Returns a `no_target` mark, None where it is not given.
+
+    Raises:
+        ValueError: it is neither true nor false nor 1 nor 0; the text "false" would count as true.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError(f"its no_target is {value!r} where true or false is expected")
+    return bool(value)
+
+
 def check_unique(
     references: Iterable[Reference], source: Path | str, remedy: str = "remove the repeated entries"
 ) -> None:
