@@ -62,7 +62,7 @@ def check_fit(extents: Iterable[Extent], size: Size | None) -> None:
     if size is None:
         return
     height, width = size
-    if extent.size is not None:
+    if extent.size is not None and extent.size != size:
         first, second = extent.size[0] * width, extent.size[1] * height
         if max(first, second) > _SHAPES_AGREE * min(first, second):
             raise ValueError(f"it is {extent.size[0]}x{extent.size[1]} and its image {height}x{width} (height x width)")
@@ -143,6 +143,8 @@ def _polygon(part: Sequence[Any]) -> Extent:
 def _joined(extents: Iterable[Extent]) -> Extent:
     """Returns what several take up together; raises `ValueError` where their RLEs differ in size."""
     extents = list(extents)
+    if len(extents) == 1:
+        return extents[0]
     sizes = {extent.size for extent in extents if extent.size is not None}
     if len(sizes) > 1:
         raise ValueError("its regions differ in size")

@@ -12,8 +12,9 @@ Size = tuple[int, int]
 MAX_PIXELS = 178_956_970
 
 _CHARACTERS = bytes(range(48, 112))
-# five bits with their sign, as in the last character of a number; the first 48 characters are none of the code
-_SIGNED = np.array([(code ^ 16) - 16 for code in range(32)] * 8, dtype=np.int64)[np.arange(256) - 48]
+# the five bits of a character, and the same with their sign, as in the last character of a number
+_LOW = (np.arange(256) - 48) & 31
+_SIGNED = (_LOW ^ 16) - 16
 
 
 def check_size(size: Any) -> Size:
@@ -94,7 +95,7 @@ def _runs(counts: str | bytes) -> np.ndarray:
         raise ValueError("its counts are not a complete RLE")
     codes = np.frombuffer(text, dtype=np.uint8)
     ends = np.flatnonzero(codes < 80)
-    runs = _SIGNED[codes[ends]]
+    runs = _SIGNED.take(codes.take(ends))
     if len(ends) < len(codes):
         _add_low_digits(runs, codes, ends)
     runs[1::2].cumsum(out=runs[1::2])
@@ -104,11 +105,13 @@ def _runs(counts: str | bytes) -> np.ndarray:
 
 def _add_low_digits(runs: np.ndarray, codes: np.ndarray, ends: np.ndarray) -> None:
     """Puts what comes before the last character into the numbers that have several; most have one."""
-    before = np.diff(ends, prepend=-1) - 1
-    if before.max() > 7:
+    before = ends.copy()
+    before[1:] -= ends[:-1] + 1
+    most = int(before.max())
+    if most > 7:
         raise ValueError("its counts hold a run that is too long")
     longer = np.flatnonzero(before)
-    for digit in range(int(before.max())):
-        longer = longer[before[longer] > digit]
-        # from the last to the first
-        runs[longer] = (runs[longer] << 5) | ((codes[ends[longer] - 1 - digit] - 48) & 0x1F)
+    for digit in range(1, most + 1):  # from the last to the first
+        if digit > 1:
+            longer = longer[before[longer] >= digit]
+        runs[longer] = (runs[longer] << 5) | _LOW.take(codes.take(ends[longer] - digit))

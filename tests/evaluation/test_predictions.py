@@ -1,3 +1,4 @@
+import io
 import json
 import tempfile
 import tracemalloc
@@ -309,6 +310,23 @@ def test_stacks_that_do_not_fit(tmp_path):
     assert "The ids of" in refused(path)
 
 
+def header(dtype: str, *shape: int) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def test_headers_that_promise_too_much_are_not_made_room_for(tmp_path):
+    path = tmp_path / "p.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("7.npy", header("|b1", 10**6, 10**6))
+    assert "pixels that an image may have" in bad_mask(path, "7")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ids.npy", header("<U9", 10**12))
+        archive.writestr("masks.npy", header("|b1", 2, 2, 3) + bytes(12))
+    assert "no readable masks and ids (it ends early)" in refused(path)
+
+
 GOOD = {"size": [2, 3], "counts": [2, 1, 1, 2]}
 
 
@@ -325,6 +343,9 @@ GOOD = {"size": [2, 3], "counts": [2, 1, 1, 2]}
         ({**GOOD, "counts": 6}, "its counts are neither text nor a list"),
         ({**GOOD, "counts": [7, -1]}, "its counts are not whole numbers"),
         ({**GOOD, "counts": [2, 1, 1, 1]}, "its counts do not add up to 2x3 pixels"),
+        ({**GOOD, "counts": [2**63, 2**63, 6]}, "its counts do not add up to 2x3 pixels"),  # modulo 2**64 they do
+        ({**GOOD, "counts": [True, 5]}, "its counts are not whole numbers"),
+        ({"size": [10**6, 10**6], "counts": [10**12]}, "its size [1000000, 1000000] is above"),
     ],
 )
 def test_json_that_holds_no_rle(tmp_path, entry, reason):

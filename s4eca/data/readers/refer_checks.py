@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s4eca.data.defects import DefectError
-from s4eca.data.geometry import Extent, check_fit
+from s4eca.data.geometry import check_fit
 from s4eca.data.masks import unusable
 from s4eca.data.readers.refer_files import Annotation, Instances, ReferEntry
 
@@ -61,11 +61,13 @@ def check_mask(annotations: Iterable[Annotation], size: tuple[int, int] | None, 
     Raises:
         DefectError: one cannot be painted, they differ in size, or they do not fit the image.
     """
-    extents = [annotation.extent for annotation in annotations if annotation.extent is not None]
+    extents = []
     try:
-        for extent in extents:
-            if isinstance(extent, str):
-                raise ValueError(extent)
-        check_fit([extent for extent in extents if isinstance(extent, Extent)], size)
+        for annotation in annotations:
+            if isinstance(annotation.extent, str):
+                raise ValueError(annotation.extent)
+            if annotation.extent is not None:
+                extents.append(annotation.extent)
+        check_fit(extents, size)
     except ValueError as error:
         raise unusable(id, instances.file.path, error) from error

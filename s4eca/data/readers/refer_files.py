@@ -236,8 +236,9 @@ def _row(raw: Any, position: int, path: Path, known: dict[str, str]) -> tuple[An
 
 
 def _without_nothing(ann_id: Any) -> tuple[Any, ...]:
-    ids = ann_id if isinstance(ann_id, tuple) else (ann_id,)
-    return tuple(dict.fromkeys(id for id in ids if id != -1))
+    if not isinstance(ann_id, tuple):
+        return () if ann_id == -1 else (ann_id,)
+    return tuple(dict.fromkeys(id for id in ann_id if id != -1))
 
 
 def read_instances(path: Path, folder: Path) -> Instances:
