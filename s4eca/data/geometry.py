@@ -20,7 +20,8 @@ REACH = 1.0
 
 # pycocotools holds some 80 bytes for every pixel of a polygon's outline
 _LONGEST_OUTLINE = 5_000_000
-# an RLE of another shape cannot be resized to its image; RRSIS-D has masks of 800x800 for images of 800x801
+# An RLE of another shape cannot be resized to its image. RRSIS-D has masks of 800x800 for images of 800x801.
+_SIZES_AGREE = 2
 _SHAPES_AGREE = 1.1
 
 
@@ -62,7 +63,7 @@ def check_fit(extents: Iterable[Extent], size: Size | None) -> None:
     if size is None:
         return
     height, width = size
-    if extent.size is not None and extent.size != size:
+    if extent.size is not None and max(abs(extent.size[0] - height), abs(extent.size[1] - width)) > _SIZES_AGREE:
         first, second = extent.size[0] * width, extent.size[1] * height
         if max(first, second) > _SHAPES_AGREE * min(first, second):
             raise ValueError(f"it is {extent.size[0]}x{extent.size[1]} and its image {height}x{width} (height x width)")

@@ -253,7 +253,8 @@ def test_bad_arguments(tmp_path):
 def test_a_damaged_source_leaves_nothing_behind(tmp_path):
     source = write_jsonl(tmp_path / "a", edit=row(2, segmentation={"size": [24, 32], "counts": "1"}))
     refused(tmp_path, source, "refsegrs", "mask of reference 203")
-    (tmp_path / "a/images/00201.jpg").unlink()
+    source = write_jsonl(tmp_path / "b")
+    (source / "images/00201.jpg").unlink()
     refused(tmp_path, source, "jsonl", "images of .* were not found|1 of 4 files are missing")
 
 

@@ -43,13 +43,13 @@ def check_by_split(option: str, given: Any, kind: type) -> None:
 
 
 def is_id(value: Any) -> bool:
-    """Returns whether a value can be an id of an annotation file: a whole number or a text that is not empty.
+    """Returns whether a value can be an id of an annotation file: a whole number or a text.
 
     A number with a point counts where it is whole; what writes tables makes 7.0 of 7, and the two are equal.
     """
     if isinstance(value, float):
         return value.is_integer()
-    return isinstance(value, int | str) and not isinstance(value, bool) and value != ""
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def read_mark(value: Any) -> bool | None:

@@ -58,7 +58,7 @@ def repeat_id(refs, _):
 
 
 def repeat_annotation(_, instances):
-    instances["annotations"].append(annotation(instances, 107) | {"segmentation": rle(box_mask(110))})
+    instances["annotations"].insert(0, annotation(instances, 107) | {"segmentation": rle(box_mask(110))})
 
 
 def repeat_row(_, instances):
