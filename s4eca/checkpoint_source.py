@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
+from s4eca.folders import visible
 from s4eca.weights.sources import first_line
 
 WANDB, HUB = "wandb:", "hf:"
@@ -151,7 +152,7 @@ def _names_in(repository: str, revision: str | None) -> list[str]:
         return huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
     except Exception:
         root = Path(huggingface_hub.snapshot_download(repository, revision=revision, local_files_only=True))
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*.ckpt")]
+        names = [path.relative_to(root).as_posix() for path in visible(root, "**/*.ckpt")]
         if not names:
             raise
         return names
@@ -177,7 +178,7 @@ def _not_at_hub(source: str, repository: str, error: Exception) -> str:
 def _only_checkpoint(folder: Path, source: str) -> Path:
     if (folder / "s4eca.json").is_file():
         return folder
-    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.ckpt"))]
+    found = [str(path.relative_to(folder)) for path in visible(folder, "**/*.ckpt")]
     _check_count(found, source, f"{folder}/")
     return folder / found[0]
 

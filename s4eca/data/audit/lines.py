@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from s4eca.data.audit.encoding import text_lines
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
 from s4eca.data.masks import RleMask, image_size
 from s4eca.data.readers.checks import SPLITS, unique_ids
 from s4eca.data.readers.jsonl import fullest_folder
+from s4eca.data.readers.names import ImageFolder, below
 from s4eca.errors import S4ecaError
+from s4eca.text import unmark_values
 
 _KEYS = (
     *("split", "image_id", "sent", "file_name", "segmentation", "category_id", "category_name", "ann_id", "bbox"),
@@ -44,7 +47,7 @@ def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], lis
     records: list[Record] = []
     absent, elsewhere = [], []
     for split, part in rows.items():
-        ids = unique_ids([str(row.get("image_id", Path(row["file_name"]).stem)) for row in part])
+        ids = unique_ids([str(row.get("image_id", Path(below(row["file_name"])).stem)) for row in part])
         for row, id in zip(part, ids, strict=True):
             given = row.get("split")
             if not row.get("segmentation") and not row.get("no_target"):
@@ -60,30 +63,25 @@ def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], lis
 
 def _read(path: Path) -> tuple[list[Row], list[Finding]]:
     """Returns the lines that have every field they need."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        text = f"annotation files that cannot be read ({error.strerror})"
-        return [], on_names(Severity.ERROR, "unreadable-file", text, [path.name])
-    rows, bad = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    lines, findings = text_lines(path)
+    rows: list[Row] = []
+    bad: list[str] = []
+    for number, line in lines:
         try:
-            row = json.loads(line)
+            row = unmark_values(json.loads(line))
             complete = all(isinstance(row[key], str) for key in ("sent", "file_name"))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             complete = False
         if complete:
             rows.append(row)
         else:
             bad.append(f"line {number}")
     text = f"lines of {path.name} that are no JSON object with sent and file_name, left out here"
-    return rows, on_names(Severity.ERROR, "bad-entry", text, bad)
+    return rows, findings + on_names(Severity.ERROR, "bad-entry", text, bad)
 
 
-def _record(row: Row, split: str, id: str, folder: Path) -> Record:
-    image = folder / row["file_name"]
+def _record(row: Row, split: str, id: str, folder: ImageFolder) -> Record:
+    image = folder.file(row["file_name"])
     height, width = row.get("height"), row.get("width")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     parts = row.get("segmentation") or []

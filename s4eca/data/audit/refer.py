@@ -1,6 +1,5 @@
 """REFER annotations (`refs(…).p` and `instances.json`) for the audit: every entry that can be made sense of."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,10 @@ from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
 from s4eca.data.masks import RleMask
-from s4eca.data.readers.refer_files import load_plain_pickle
+from s4eca.data.readers.names import ImageFolder
+from s4eca.data.readers.refer_files import load_entries
 from s4eca.errors import S4ecaError
+from s4eca.text import read_json, unmark, unmark_values
 
 _REF_KEYS = (
     *("ref_id", "image_id", "ann_id", "category_id", "split", "sentences", "sent_ids", "file_name", "no_target", "id"),
@@ -63,6 +64,7 @@ def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[R
     findings += check_keys(table.annotations.values(), _ANNOTATION_KEYS, "annotations of instances.json")
     findings += check_keys(table.images.values(), _IMAGE_KEYS, "images of instances.json")
 
+    files = ImageFolder(images)
     records: list[Record] = []
     wrong: dict[str, list[int]] = {code: [] for code in _PROBLEMS}
     used_images: set[Any] = set()
@@ -71,7 +73,7 @@ def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[R
         annotations, absent = _annotations_of(entry, table)
         image = table.images.get(_key(entry["image_id"]))
         number = _category_number(annotations, entry)
-        built = _records_of(entry, annotations, image, images, _category_name(number, table))
+        built = _records_of(entry, annotations, image, files, _category_name(number, table))
         positions = range(len(records), len(records) + len(built))
         records += built
         if not table.readable:
@@ -106,7 +108,7 @@ def _records_of(
     entry: Mapping[str, Any],
     annotations: Sequence[Mapping[str, Any]],
     image: Mapping[str, Any] | None,
-    images: Path,
+    files: ImageFolder,
     category: str | None,
 ) -> list[Record]:
     """Returns one record per sentence of an entry."""
@@ -120,9 +122,9 @@ def _records_of(
         Record(
             id=ref_id if len(sentences) == 1 else f"{ref_id}_{position}",
             split=str(entry["split"]),
-            expression=_text(sentence).strip(),
+            expression=unmark(_text(sentence)).strip(),
             category=category,
-            image=images / name if isinstance(name, str) and name else None,
+            image=files.file(name) if isinstance(name, str) and name else None,
             mask=mask,
             no_target=_no_target(entry),
             stated_size=size,
@@ -136,7 +138,7 @@ def _records_of(
 def _load_refs(path: Path) -> tuple[list[dict[str, Any]], list[Finding]]:
     """Returns the entries that have every field they need."""
     try:
-        content = json.loads(path.read_bytes()) if path.suffix == ".json" else load_plain_pickle(path)
+        content = load_entries(path)
         if not isinstance(content, list):
             raise ValueError(f"a {type(content).__name__} instead of a list of refs")
     except (S4ecaError, OSError, ValueError, RecursionError) as error:
@@ -150,7 +152,7 @@ def _load_refs(path: Path) -> tuple[list[dict[str, Any]], list[Finding]]:
         except (KeyError, TypeError):
             complete = False
         if complete:
-            good.append(raw)
+            good.append(unmark_values(raw))
         else:
             bad.append(f"entry {position}")
     text = f"entries of {path.name} without ref_id, image_id, split or sentences with raw text, which are left out here"
@@ -162,16 +164,16 @@ def _load_instances(path: Path | None) -> tuple[Instances, list[Finding]]:
     if path is None:
         return Instances(), []
     try:
-        with path.open(encoding="utf-8") as stream:
-            content = json.load(stream)
+        content = read_json(path)
         tables = {name: list(content[name]) for name in ("images", "annotations", "categories")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        text = f"{path.name} cannot be read as COCO annotations ({error!r}); masks and boxes are left out"
+    except (S4ecaError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error).rstrip(".") if isinstance(error, S4ecaError) else repr(error)
+        text = f"{path.name} cannot be read as COCO annotations ({reason}); masks and boxes are left out"
         return Instances(), on_names(Severity.ERROR, "unreadable-file", text, [path.name])
     findings = []
     by_id: dict[str, dict[Any, Any]] = {}
     for name, rows in tables.items():
-        good = [row for row in rows if isinstance(row, dict) and _key(row.get("id")) is not None]
+        good = [unmark_values(row) for row in rows if isinstance(row, dict) and _key(row.get("id")) is not None]
         bad = len(rows) - len(good)
         if bad:
             text = f"rows of {name} in {path.name} without an id, which are left out here"

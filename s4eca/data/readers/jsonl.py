@@ -22,11 +22,14 @@ from s4eca.data.readers.checks import (
     unique_ids,
 )
 from s4eca.data.readers.collection import paused_collection
-from s4eca.data.readers.listing import Listing
+from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
+from s4eca.data.readers.names import ImageFolder, below
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, file_names, flatten, place_images
 from s4eca.data.references import MaskSource, Reference
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
+from s4eca.text import byte_lines, decode, unmark_values
 
 _FOLDERS = ("", "datainfo")
 # Where the images of a line's `file_name` may be, below the root: beside the file, or where the datasets have them.
@@ -87,7 +90,7 @@ def read_jsonl(
         file = AnnotationFile.of(path)
         rows = _read_lines(path)
         folder = _find_images(root, images, rows, path, need_files)
-        ids = unique_ids([str(row.get("image_id", Path(row["file_name"]).stem)) for row, _ in rows])
+        ids = unique_ids([str(row.get("image_id", Path(below(row["file_name"])).stem)) for row, _ in rows])
         references = [
             _reference(row, id, span, split, folder, file, number)
             for number, (id, (row, span)) in enumerate(zip(ids, rows, strict=True), start=1)
@@ -102,36 +105,39 @@ def read_jsonl(
 
 def find_file(root: Path, split: str, name: str | None = None) -> Path:
     """Returns the file of a split; raises `S4ecaError` where there is none, or several and no name."""
-    pattern = f"{name}_{split}.jsonl" if name else f"*{split}.jsonl"
     found = [
         path
         for folder in _FOLDERS
-        for path in sorted((root / folder).glob(pattern))
-        if name or path.name == f"{split}.jsonl" or path.name.endswith(f"_{split}.jsonl")
+        for path in visible(root / folder, "*.jsonl")
+        if (path.stem == f"{name}_{split}" if name else path.stem == split or path.stem.endswith(f"_{split}"))
     ]
     if len(found) == 1:
         return found[0]
     if found:
         raise S4ecaError(
             f"{root} has several files of the {split} split ({', '.join(str(path) for path in found)}):"
-            " choose one with name=… (data.name=NAME for NAME_train.jsonl)."
+            " choose one with data.name=NAME for NAME_train.jsonl, or move the others away."
         )
     wanted = [f"{name}_{split}.jsonl"] if name else [f"{split}.jsonl", f"NAME_{split}.jsonl"]
     places = ", ".join(str(root / folder / file) for folder in _FOLDERS for file in wanted)
-    raise S4ecaError(f"The {split} split was not found in {root}: give the folder of its file (looked for {places}).")
+    raise S4ecaError(
+        f"The {split} split was not found in {root}: give the folder of its file (looked for {places};"
+        f" {Listing().describe(root)})."
+    )
 
 
 def _read_lines(path: Path) -> list[tuple[dict[str, Any], tuple[int, int]]]:
     """Returns what is kept of each line, and its place in the file."""
     rows = []
-    offset, number = 0, 0
+    number = 0
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    rows.append((_slim(json.loads(line.decode("utf-8")), number, path), (offset, len(line))))
-                offset += len(line)
-    except (OSError, ValueError) as error:
+            for number, offset, line in byte_lines(stream):
+                rows.append((_slim(json.loads(line.decode("utf-8")), number, path), (offset, len(line))))
+    except OSError as error:
+        raise S4ecaError(f"{path} cannot be read ({error.strerror}): make it readable.") from error
+    except ValueError as error:
+        decode(path.read_bytes(), path)  # names another encoding, or another kind of file
         raise S4ecaError(f"Line {number} of {path} is no JSON ({error}): mend it or make the file again.") from error
     return rows
 
@@ -149,36 +155,47 @@ def _slim(row: Any, number: int, path: Path) -> dict[str, Any]:
     if parts:
         kind = "polygons" if isinstance(parts, list) and isinstance(parts[0], list) else "rle"
     kept = ("sent", "file_name", "no_target", *_TYPES)
-    return {"segmentation": kind, **{key: row[key] for key in kept if row.get(key) is not None}}
+    return {"segmentation": kind, **unmark_values({key: row[key] for key in kept if row.get(key) is not None})}
 
 
-def _find_images(root: Path, images: str | None, rows: list[Any], path: Path, need_files: bool) -> Path:
+def _find_images(root: Path, images: str | None, rows: list[Any], path: Path, need_files: bool) -> ImageFolder:
     """Returns the named image folder, or the one that has most of the lines' images."""
     if images:
         if need_files and not (root / images).is_dir():
             raise S4ecaError(f"There is no folder {root / images}: set data.images to the folder with the images.")
-        return root / images
+        return ImageFolder(root / images)
     folder, count = fullest_folder(root, (row["file_name"] for row, _ in rows))
     if rows and count == 0 and need_files:
-        file_name = rows[0][0]["file_name"]
-        raise S4ecaError(
-            f"The images of {path} were not found: name their folder with images=… (looked for"
-            f" {', '.join(str(root / name / file_name) for name in IMAGE_FOLDERS)})."
-        )
+        raise S4ecaError(f"The images of {path} were not found{_looked_for(root, rows[0][0]['file_name'])}.")
     return folder
 
 
-def fullest_folder(root: Path, names: Iterable[str]) -> tuple[Path, int]:
-    """Returns which of `IMAGE_FOLDERS` below `root` has most of the files `names`, and how many; the first at a tie."""
-    wanted: dict[str, set[str]] = {}
-    for below, _, name in (name.rpartition("/") for name in names):
-        wanted.setdefault(below, set()).add(name)
+def _looked_for(root: Path, file_name: str) -> str:
+    """Returns what was looked for and what is there instead, with the remedy that fits."""
     listing = Listing()
-    counts = {
-        root / folder: sum(len(files & listing.folder(root / folder / below)) for below, files in wanted.items())
-        for folder in IMAGE_FOLDERS
-    }
-    return max(counts.items(), key=lambda item: item[1])
+    places = [root / name for name in IMAGE_FOLDERS]
+    there = [place for place in places if any(name.lower().endswith(IMAGE_SUFFIXES) for name in listing.folder(place))]
+    if there:
+        return (
+            f": {listing.describe(there[0])}, and the first line asks for {file_name!r}; correct file_name, or name"
+            " another folder with data.images=FOLDER"
+        )
+    return (
+        f": name their folder with data.images=FOLDER (looked for"
+        f" {', '.join(str(place / file_name) for place in places)})"
+    )
+
+
+def fullest_folder(root: Path, names: Iterable[str]) -> tuple[ImageFolder, int]:
+    """Returns which of `IMAGE_FOLDERS` below `root` has most of the files `names`, and how many; the first at a tie."""
+    wanted, listing = set(names), Listing()
+    folders = [ImageFolder(root / name, listing) for name in IMAGE_FOLDERS]
+    counts = [
+        sum(folder.find(name) is not None for name in wanted) if listing.folder(folder.path) else 0
+        for folder in folders
+    ]
+    best = counts.index(max(counts))
+    return folders[best], counts[best]
 
 
 def _reference(
@@ -186,14 +203,14 @@ def _reference(
     derived: str,
     span: tuple[int, int],
     split: str,
-    folder: Path,
+    folder: ImageFolder,
     file: AnnotationFile,
     number: int,
 ) -> Reference:
     where = f"Line {number} of {file.path}"
     if row.get("split", split) in set(SPLITS) - {split}:
         raise S4ecaError(f"{where} belongs to the {row['split']} split by its own field: take it out of this file.")
-    id, path = str(row.get("id", derived)), folder / row["file_name"]
+    id, path = str(row.get("id", derived)), folder.file(row["file_name"])
     no_target = bool(row.get("no_target"))
     size = (row["height"], row["width"]) if "height" in row and "width" in row else None
     if row["segmentation"] == "polygons" and size is None and path.is_file():

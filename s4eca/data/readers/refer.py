@@ -99,7 +99,9 @@ def _check_segmentations(entries: Sequence[ReferEntry], instances: Instances, la
     empty = {id for id, annotation in instances.annotations.items() if annotation.empty}
     for id in (id for entry in entries if empty and not entry.no_target for id in entry.annotations):
         if id in empty:
-            raise S4ecaError(f"Annotation {id} of {layout.instances} has no segmentation: download the file again.")
+            raise S4ecaError(
+                f"Annotation {id} of {layout.instances} has no segmentation: add it, or mark the reference no_target."
+            )
 
 
 def _references(entry: ReferEntry, split: str, layout: Layout, instances: Instances) -> list[Reference]:

@@ -1,15 +1,16 @@
 """The two annotation files of a REFER dataset: the refs pickle and `instances.json`."""
 
-import json
 import marshal
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any
 
 from s4eca.data.masks import AnnotationFile
 from s4eca.data.readers.json_stream import JsonMembers
+from s4eca.data.readers.names import ImageFolder
+from s4eca.data.readers.plain_pickle import load_plain_pickle
 from s4eca.errors import S4ecaError
+from s4eca.text import read_json, unmark, unmark_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,51 +77,30 @@ class Instances:
     categories: dict[Any, str]
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, strings and numbers; refuses every name, since a name is how a pickle runs code."""
-
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        super().__init__(stream)
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise S4ecaError(
-            f"{self._path} asks for {module}.{name}, which could run code and no REFER file needs:"
-            " download it again from the dataset's page."
-        )
-
-
-def load_plain_pickle(path: Path) -> Any:
-    """Returns what a pickle of dicts, lists, strings and numbers holds; any other pickle is refused.
+def load_entries(path: Path) -> Any:
+    """Returns what a refs file holds: a pickle, or JSON as in gRefCOCO.
 
     Raises:
-        S4ecaError: the file asks for a global, is missing, or is damaged.
+        S4ecaError: the file is missing, damaged, of another kind, or a pickle that asks for a global.
     """
+    if path.suffix.lower() != ".json":
+        return load_plain_pickle(path)
     try:
-        with path.open("rb") as stream:
-            return _PlainUnpickler(stream, path).load()
-    except S4ecaError:
-        raise
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise S4ecaError(f"{path} cannot be read as a pickle ({error}): download it again.") from error
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise S4ecaError(f"{path} cannot be read as JSON ({error}): take a whole copy of it.") from error
 
 
 def read_refer_entries(path: str | Path) -> list[ReferEntry]:
-    """Reads a refs file alone, without images and annotations: a pickle, or JSON as in gRefCOCO.
+    """Reads a refs file alone, without images and annotations.
 
     Raises:
-        S4ecaError: the file is missing, damaged, asks for a global, or an entry lacks a field.
+        S4ecaError: see `load_entries`, or an entry lacks a field.
     """
     path = Path(path)
-    if path.suffix == ".json":
-        try:
-            entries = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise S4ecaError(f"{path} cannot be read as JSON ({error}): download it again.") from error
-    else:
-        entries = load_plain_pickle(path)
+    entries = load_entries(path)
     if not isinstance(entries, list):
-        raise S4ecaError(f"{path} holds a {type(entries).__name__} instead of a list of refs: download it again.")
+        raise S4ecaError(f"{path} holds a {type(entries).__name__} instead of a list of refs: give the refs file.")
     known: dict[str, str] = {}
     rows = [_row(raw, position, path, known) for position, raw in enumerate(entries)]
     # What is kept lies scattered over what is not, and would hold on to the memory of all of it: RRSIS-D's tokens and
@@ -133,22 +113,29 @@ def read_refer_entries(path: str | Path) -> list[ReferEntry]:
 def _row(raw: Any, position: int, path: Path, known: dict[str, str]) -> tuple[Any, ...]:
     """Returns the fields of a `ReferEntry`."""
     try:
+        raw = unmark_values(raw)
         image_id, ann_id = raw["image_id"], raw["ann_id"]
         if isinstance(ann_id, list):
             ann_id = tuple(ann_id)
         category = raw.get("category_id")
         if isinstance(category, list):
             category = category[0] if len(set(category)) == 1 else None
-        texts = [(sentence["raw"] if "raw" in sentence else sentence["sent"]).strip() for sentence in raw["sentences"]]
+        texts = [unmark(sentence["raw"] if "raw" in sentence else sentence["sent"]) for sentence in raw["sentences"]]
         # RRSIS-D repeats two of three sentences; equal ones are held once
-        sentences = tuple(known.setdefault(text, text) for text in texts)
+        sentences = tuple(known.setdefault(text, text) for text in map(str.strip, texts))
+        "".join(sentences).encode()
         no_target = bool(raw.get("no_target")) or ann_id in (-1, (-1,), ())
         hash((image_id, ann_id, category, raw.get("id")))  # they are looked up by; a list raises TypeError
         split = known.setdefault(raw["split"], raw["split"])
         return raw["ref_id"], image_id, ann_id, category, split, sentences, no_target, raw.get("id")
+    except UnicodeEncodeError as error:  # Python 2 had bytes, in any encoding
+        raise S4ecaError(
+            f"Entry {position} of {path} has text that is not UTF-8 ({error.object!r}): save it again in UTF-8."
+        ) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise S4ecaError(
-            f"Entry {position} of {path} is not a REFER ref ({error!r}): download the file again."
+            f"Entry {position} of {path} is not a REFER ref ({error!r}): take the refs file of the dataset, or mend the"
+            " entry."
         ) from error
 
 
@@ -160,31 +147,35 @@ def read_instances(path: Path, folder: Path) -> Instances:
     """
     missing = {"images", "annotations", "categories"}
     sizes: dict[Any, Any] = {}
+    names = ImageFolder(folder)
     try:
         found = Instances(AnnotationFile.of(path), {}, {}, {})
         members = JsonMembers(path)
         for key, elements in members:
             missing.discard(key)
             if key == "images":
-                found.images.update((raw["id"], _image(raw, path, folder, sizes)) for raw in elements)
+                found.images.update((raw["id"], _image(raw, path, names, sizes)) for raw in elements)
             elif key == "annotations":
                 found.annotations.update((raw["id"], _annotation(raw, members.span)) for raw in elements)
             elif key == "categories":
-                found.categories.update((raw["id"], raw["name"]) for raw in elements)
+                found.categories.update((raw["id"], unmark_values(raw)["name"]) for raw in elements)
         if missing:
             raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise S4ecaError(f"{path} cannot be read as COCO annotations ({error!r}): download it again.") from error
+        raise S4ecaError(
+            f"{path} cannot be read as COCO annotations ({error!r}): take a whole copy of it, with images, annotations"
+            " and categories."
+        ) from error
     return found
 
 
-def _image(raw: dict[str, Any], path: Path, folder: Path, sizes: dict[Any, Any]) -> Image:
+def _image(raw: dict[str, Any], path: Path, names: ImageFolder, sizes: dict[Any, Any]) -> Image:
     if "file_name" not in raw:
-        raise S4ecaError(f"Image {raw['id']} of {path} has no file_name: download the file again.")
+        raise S4ecaError(f"Image {raw['id']} of {path} has no file_name: add it.")
     if "height" not in raw or "width" not in raw:
-        return Image(folder / raw["file_name"], None)
+        return Image(names.file(raw["file_name"]), None)
     size = (raw["height"], raw["width"])
-    return Image(folder / raw["file_name"], sizes.setdefault(size, size))
+    return Image(names.file(raw["file_name"]), sizes.setdefault(size, size))
 
 
 def _annotation(raw: dict[str, Any], span: tuple[int, int]) -> Annotation:
