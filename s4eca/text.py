@@ -24,6 +24,7 @@ _FOREIGN = (
     (rb"\0\x05\x16[\0\x07]", "a file of macOS about another file: delete it"),
     (rb"version https://git-lfs", "a pointer of Git LFS to the file itself: fetch that with `git lfs pull`"),
     (rb"\s*(?i:<!doctype html|<html[\s>])", "a web page that was sent instead of the file: download it by another way"),
+    (rb"\x80[\x02-\x05]", "a pickle of Python: give it a name that ends in .p"),
     (rb"PK\x03\x04", "a ZIP archive: unpack it"),
     (rb"\x1f\x8b", "a gzip archive: unpack it"),
 )
@@ -119,7 +120,7 @@ def guess_encoding(content: bytes) -> str | None:
         None for UTF-8 with damage in it, for what is no text, and where nothing fits.
     """
     for mark, encoding in _MARKS:
-        if content.startswith(mark):
+        if content.startswith(mark) and _reads_as(content, encoding):
             return encoding
     if b"\0" in content:
         return next((encoding for encoding in _WIDE if _reads_as(content, encoding)), None)

@@ -354,7 +354,7 @@ def test_json_of_another_structure(tmp_path):
     assert "holds a JSON list" in refused(write_json(tmp_path / "p.json", [GOOD]))
     assert "holds a JSON str" in refused(write_json(tmp_path / "p.json", "mask"))
     (tmp_path / "p.json").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as JSON" in refused(tmp_path / "p.json")
+    assert "cannot be read as text" in refused(tmp_path / "p.json")
     (tmp_path / "p.json").write_text("[" * 100_000)
     assert "cannot be read as JSON" in refused(tmp_path / "p.json")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.records import Record
@@ -24,15 +25,22 @@ class Present:
     annotations_alone: bool
 
 
-def check_files(records: Sequence[Record]) -> tuple[Present, list[Finding]]:
+def check_files(records: Sequence[Record], root: Path) -> tuple[Present, list[Finding]]:
     """Finds missing and unused files without opening any.
 
     Where the images are left out altogether, their absence is a note; where some are there, a missing one is an error.
+
+    Args:
+        records: what to look for.
+        root: what was audited; images between it and a folder that does not exist are there, under other names.
     """
     listing = Listing()
     wanted = {i: record.image for i, record in enumerate(records) if record.image is not None}
     there = frozenset(i for i, path in wanted.items() if listing.has(path))
     folders = {path.parent for path in wanted.values()}
+    folders |= {
+        above for folder in folders for above in folder.parents if root in above.parents and not folder.is_dir()
+    }
     names = set(wanted.values())
     others = [
         folder / name

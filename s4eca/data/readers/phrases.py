@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from s4eca.data.masks import FileMask
 from s4eca.data.readers.checks import check_count, check_files, check_unique
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
@@ -82,7 +83,7 @@ def check_references(
     check_unique(references, layout.phrases)
     if need_files:
         check_files(references, [reference.image for reference in references])
-        check_files(references, [layout.masks / reference.image.name for reference in references])
+        check_files(references, [item.mask.path for item in references if isinstance(item.mask, FileMask)])
     check_count(name, split, len(references), expected, strict_counts)
 
 

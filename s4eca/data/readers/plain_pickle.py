@@ -38,7 +38,9 @@ def load_plain_pickle(path: Path) -> Any:
     except Exception as error:  # a damaged pickle raises nearly anything
         with path.open("rb") as stream:
             head = stream.read(64)
-        kind = foreign(head) or ("JSON: call it ….json" if re.match(rb"\s*[\[{]\s*[\"{\]}]", head) else None)
+        kind = None if head.startswith(b"\x80") else foreign(head)
+        if re.match(rb"\s*[\[{]\s*[\"{\]}]", head):
+            kind = "JSON: give it a name that ends in .json"
         reason = f"it is {kind}" if kind else f"{error}: take a whole copy of it"
         raise S4ecaError(f"{path} cannot be read as a pickle, {reason}.") from error
 

@@ -80,13 +80,14 @@ def read_isaid(
         raise S4ecaError(
             f"{len(missing):,} of {len(names):,} label maps of the {split} split of iSAID are missing"
             f" ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}; looked in"
-            f" {', '.join(map(str, layout.labels))}), and {listing.describe(layout.labels[-1])}: complete the folder."
+            f" {', '.join(map(str, layout.labels))}), and {listing.describe(layout.labels[-1])}: complete"
+            " the folder."
         )
     counts = PATCH_COUNTS if layout.patches else SCENE_COUNTS
     if not items:
         raise S4ecaError(
-            f"The {split} split of iSAID has no .png files, and {listing.describe(layout.images)}: set data.root to the"
-            " folder that holds the whole dataset."
+            f"The {split} split of iSAID is empty: it has no .png files, and {listing.describe(layout.images)} (set data.root"
+            " to the folder that holds the whole dataset)."
         )
     check_size(f"The {split} split of iSAID in {layout.images}", len(items), counts.get(split), layout, strict_counts)
     return items
