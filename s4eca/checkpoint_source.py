@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
-from s4eca.folders import visible
+from s4eca.folders import is_hidden, visible
 from s4eca.weights.sources import first_line
 
 WANDB, HUB = "wandb:", "hf:"
@@ -137,7 +137,8 @@ def _from_hub(source: str) -> Path:
         if (folder / "s4eca.json").is_file():
             return folder
         names = _names_in(repository, revision)
-        found = [name for name in names if name.endswith(".ckpt") and PurePosixPath(name).is_relative_to(inside)]
+        paths = [PurePosixPath(name) for name in names if name.endswith(".ckpt")]
+        found = [str(path) for path in paths if path.is_relative_to(inside) and not is_hidden(path.name)]
         _check_count(found, source, f"hf:{repository}{f'@{revision}' if revision else ''}/")
         return Path(huggingface_hub.hf_hub_download(repository, found[0], revision=revision))
     except S4ecaError:

@@ -86,8 +86,8 @@ def read_isaid(
     counts = PATCH_COUNTS if layout.patches else SCENE_COUNTS
     if not items:
         raise S4ecaError(
-            f"The {split} split of iSAID is empty: it has no .png files, and {listing.describe(layout.images)} (set data.root"
-            " to the folder that holds the whole dataset)."
+            f"The {split} split of iSAID is empty, no .png file is there and {listing.describe(layout.images)}: set"
+            " data.root to the folder that holds the whole dataset."
         )
     check_size(f"The {split} split of iSAID in {layout.images}", len(items), counts.get(split), layout, strict_counts)
     return items

@@ -354,6 +354,8 @@ def test_a_sweep_is_its_runs(tmp_path):
     ]
     write(tmp_path / "multirun.yaml", "a: 1")
     (tmp_path / ".submitit").mkdir()
+    for hidden in (".old/eval/best_test", "lora_1/eval/.draft", "lora_1/eval/._best_test"):
+        write(tmp_path / hidden / "metrics.json", "{")
     assert [run.path for run in find_runs([tmp_path])] == files
     assert [run.path for run in find_runs(sorted(tmp_path.glob("[lm]*")))] == files
     with pytest.raises(S4ecaError, match=r"no evaluation of expressions in .*multirun\.yaml: give the run folders too"):
