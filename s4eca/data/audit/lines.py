@@ -11,8 +11,8 @@ from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
 from s4eca.data.masks import RleMask, image_size
 from s4eca.data.readers.checks import SPLITS, unique_ids
-from s4eca.data.readers.jsonl import fullest_folder
-from s4eca.data.readers.names import ImageFolder, below
+from s4eca.data.readers.jsonl import image_folders
+from s4eca.data.readers.names import ImageFolder, below, fullest_folder
 from s4eca.errors import S4ecaError
 from s4eca.text import unmark_values
 
@@ -43,7 +43,7 @@ def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], lis
     every = [row for part in rows.values() for row in part]
     findings += check_keys(every, _KEYS, "lines")
 
-    folder, _ = fullest_folder(root, (row["file_name"] for row in every))
+    folder, _ = fullest_folder(image_folders(root), (row["file_name"] for row in every))
     records: list[Record] = []
     absent, elsewhere = [], []
     for split, part in rows.items():

@@ -23,7 +23,7 @@ from s4eca.data.readers.checks import (
 )
 from s4eca.data.readers.collection import paused_collection
 from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
-from s4eca.data.readers.names import ImageFolder, below
+from s4eca.data.readers.names import ImageFolder, below, fullest_folder
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, file_names, flatten, place_images
 from s4eca.data.references import MaskSource, Reference
@@ -32,8 +32,7 @@ from s4eca.folders import visible
 from s4eca.text import byte_lines, decode, unmark_values
 
 _FOLDERS = ("", "datainfo")
-# Where the images of a line's `file_name` may be, below the root: beside the file, or where the datasets have them.
-IMAGE_FOLDERS = (
+_IMAGE_FOLDERS = (
     "images",
     "",
     "images/rrsisd/JPEGImages",
@@ -103,6 +102,11 @@ def read_jsonl(
     return references
 
 
+def image_folders(root: Path) -> list[Path]:
+    """Returns where the images may be: beside the file, or where the datasets have them."""
+    return [root / name for name in _IMAGE_FOLDERS]
+
+
 def find_file(root: Path, split: str, name: str | None = None) -> Path:
     """Returns the file of a split; raises `S4ecaError` where there is none, or several and no name."""
     found = [
@@ -164,7 +168,7 @@ def _find_images(root: Path, images: str | None, rows: list[Any], path: Path, ne
         if need_files and not (root / images).is_dir():
             raise S4ecaError(f"There is no folder {root / images}: set data.images to the folder with the images.")
         return ImageFolder(root / images)
-    folder, count = fullest_folder(root, (row["file_name"] for row, _ in rows))
+    folder, count = fullest_folder(image_folders(root), (row["file_name"] for row, _ in rows))
     if rows and count == 0 and need_files:
         raise S4ecaError(f"The images of {path} were not found{_looked_for(root, rows[0][0]['file_name'])}.")
     return folder
@@ -173,7 +177,7 @@ def _find_images(root: Path, images: str | None, rows: list[Any], path: Path, ne
 def _looked_for(root: Path, file_name: str) -> str:
     """Returns what was looked for and what is there instead, with the remedy that fits."""
     listing = Listing()
-    places = [root / name for name in IMAGE_FOLDERS]
+    places = image_folders(root)
     there = [place for place in places if any(name.lower().endswith(IMAGE_SUFFIXES) for name in listing.folder(place))]
     if there:
         return (
@@ -184,18 +188,6 @@ def _looked_for(root: Path, file_name: str) -> str:
         f": name their folder with data.images=FOLDER (looked for"
         f" {', '.join(str(place / file_name) for place in places)})"
     )
-
-
-def fullest_folder(root: Path, names: Iterable[str]) -> tuple[ImageFolder, int]:
-    """Returns which of `IMAGE_FOLDERS` below `root` has most of the files `names`, and how many; the first at a tie."""
-    wanted, listing = set(names), Listing()
-    folders = [ImageFolder(root / name, listing) for name in IMAGE_FOLDERS]
-    counts = [
-        sum(folder.find(name) is not None for name in wanted) if listing.folder(folder.path) else 0
-        for folder in folders
-    ]
-    best = counts.index(max(counts))
-    return folders[best], counts[best]
 
 
 def _reference(

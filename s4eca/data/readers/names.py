@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -55,6 +56,15 @@ class ImageFolder:
     def file(self, name: str) -> Path:
         """Returns the file that a name means, or where it would be."""
         return self.find(name) or self.path / below(name)
+
+
+def fullest_folder(folders: Sequence[Path], names: Iterable[str]) -> tuple[ImageFolder, int]:
+    """Returns which folder has most of the files that `names` mean, and how many; the first at a tie."""
+    wanted, listing = set(names), Listing()
+    there = [ImageFolder(path, listing) for path in folders]
+    counts = [sum(f.find(name) is not None for name in wanted) if listing.folder(f.path) else 0 for f in there]
+    best = counts.index(max(counts))
+    return there[best], counts[best]
 
 
 def below(name: str) -> str:
