@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 import s4eca
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
 from s4eca.segmenter import ReferringSegmenter, group_of
 from s4eca.tokenizer import tokenizer_files, tokenizer_from_files
 
@@ -184,7 +185,7 @@ def share(checkpoint: Checkpoint, folder: str | Path) -> Path:
         S4ecaError: the folder exists and holds something else.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "s4eca.json").is_file():
+    if visible(folder) and not (folder / "s4eca.json").is_file():
         raise S4ecaError(f"{folder} exists and is no shared checkpoint; give an empty or new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, dict[str, Tensor]] = {"method": {}, "head": {}}

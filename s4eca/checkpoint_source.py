@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
+from s4eca.folders import is_hidden, visible
 from s4eca.weights.sources import first_line
 
 WANDB, HUB = "wandb:", "hf:"
@@ -136,7 +137,8 @@ def _from_hub(source: str) -> Path:
         if (folder / "s4eca.json").is_file():
             return folder
         names = _names_in(repository, revision)
-        found = [name for name in names if name.endswith(".ckpt") and PurePosixPath(name).is_relative_to(inside)]
+        paths = [PurePosixPath(name) for name in names if name.endswith(".ckpt")]
+        found = [str(path) for path in paths if path.is_relative_to(inside) and not is_hidden(path.name)]
         _check_count(found, source, f"hf:{repository}{f'@{revision}' if revision else ''}/")
         return Path(huggingface_hub.hf_hub_download(repository, found[0], revision=revision))
     except S4ecaError:
@@ -151,7 +153,7 @@ def _names_in(repository: str, revision: str | None) -> list[str]:
         return huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
     except Exception:
         root = Path(huggingface_hub.snapshot_download(repository, revision=revision, local_files_only=True))
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*.ckpt")]
+        names = [path.relative_to(root).as_posix() for path in visible(root, "**/*.ckpt")]
         if not names:
             raise
         return names
@@ -177,7 +179,7 @@ def _not_at_hub(source: str, repository: str, error: Exception) -> str:
 def _only_checkpoint(folder: Path, source: str) -> Path:
     if (folder / "s4eca.json").is_file():
         return folder
-    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.ckpt"))]
+    found = [str(path.relative_to(folder)) for path in visible(folder, "**/*.ckpt")]
     _check_count(found, source, f"{folder}/")
     return folder / found[0]
 

@@ -198,7 +198,7 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _findings(audit: "Audit") -> Table:
     table = Table("", box=box.SIMPLE_HEAD)
     table.add_column("count", justify="right")
-    table.add_column("finding")
+    table.add_column("finding", overflow="fold")  # commands and paths stay whole
     for finding in audit.findings:
         severity = finding.severity.value
         names = ", ".join(finding.names[:FIRST]) + (", …" if len(finding.names) > FIRST else "")

@@ -18,6 +18,7 @@ from s4eca.data.geometry import read_regions
 from s4eca.data.references import MaskSource
 from s4eca.data.rle import paint
 from s4eca.errors import S4ecaError
+from s4eca.text import unmark
 
 # These hold more than 8 bits; converting them to "L" would clip, so they are compared as they are.
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "F")
@@ -112,7 +113,7 @@ class AnnotationFile:
 
     def read_json(self, offset: int, length: int) -> Any:
         """Returns the JSON object in a piece of the file, see `read`."""
-        return json.loads(self.read(offset, length).decode())
+        return json.loads(unmark(self.read(offset, length).decode()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,6 +355,25 @@ def test_json_that_holds_no_rle(tmp_path, entry, reason):
     assert f"8: {reason}" in message
 
 
+def test_byte_order_marks_and_other_encodings(tmp_path):
+    """As Windows' editors and its shell's `>` write files."""
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"7": GOOD, "\ufeff8": GOOD}), encoding="utf-8-sig")
+    assert list(read_predictions(path)) == ["7", "8"]
+    path.write_text(json.dumps({"7": GOOD}), encoding="utf-16")
+    assert "iconv -f UTF-16 -t UTF-8" in refused(path)
+
+
+def test_hidden_files_beside_predictions(tmp_path):
+    write_png(tmp_path / "masks" / "7.png", np.zeros((2, 3), np.uint8))
+    for litter in ("._7.png", ".DS_Store", "Thumbs.db", ".old/8.png", "__MACOSX/9.png"):
+        (tmp_path / "masks" / litter).parent.mkdir(exist_ok=True)
+        (tmp_path / "masks" / litter).write_bytes(b"")
+    assert list(read_predictions(tmp_path / "masks")) == ["7"]
+    with pytest.raises(S4ecaError, match=r"other things than PNG files \(.*\.DS_Store"):
+        write_predictions(tmp_path / "masks", "png", [])
+
+
 def test_a_hundred_bad_entries_are_counted(tmp_path):
     path = write_json(tmp_path / "p.json", {str(number): None for number in range(100)})
     message = refused(path)
@@ -375,7 +394,7 @@ def test_json_of_another_structure(tmp_path):
     assert "holds a JSON list" in refused(write_json(tmp_path / "p.json", [GOOD]))
     assert "holds a JSON str" in refused(write_json(tmp_path / "p.json", "mask"))
     (tmp_path / "p.json").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as JSON" in refused(tmp_path / "p.json")
+    assert "cannot be read as text" in refused(tmp_path / "p.json")
     (tmp_path / "p.json").write_text("[" * 100_000)
     assert "cannot be read as JSON" in refused(tmp_path / "p.json")
 

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from s4eca.data.audit.encoding import text_lines
 from s4eca.data.audit.findings import Finding, Severity, on_defects, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
 from s4eca.data.defects import DefectError
 from s4eca.data.masks import RleMask
 from s4eca.data.readers.checks import SPLITS
-from s4eca.data.readers.jsonl import fullest_folder
+from s4eca.data.readers.jsonl import image_folders
 from s4eca.data.readers.jsonl_rows import Row, read_row, row_defects, row_extent, row_ids, row_size
+from s4eca.data.readers.names import ImageFolder, below, fullest_folder
 from s4eca.errors import S4ecaError
 
 _KEYS = (
@@ -43,7 +45,7 @@ def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], lis
     every = [row for part in rows.values() for _, row in part]
     findings += check_keys(every, _KEYS, "lines")
 
-    folder, _ = fullest_folder(root, (row["file_name"] for row in every))
+    folder, _ = fullest_folder(image_folders(root), (row["file_name"] for row in every))
     records: list[Record] = []
     wrong: dict[str, list[int]] = {code: [] for code in _PROBLEMS}
     for split, part in rows.items():
@@ -62,21 +64,15 @@ def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], lis
 
 def _read(path: Path) -> tuple[list[tuple[int, Row]], list[Finding]]:
     """Returns the lines that have every field they need, each with its number."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        text = f"annotation files that cannot be read ({error.strerror})"
-        return [], on_names(Severity.ERROR, "unreadable-file", text, [path.name])
+    lines, findings = text_lines(path)
     rows: list[tuple[int, Row]] = []
     bad: list[DefectError] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         try:
             rows.append((number, read_row(line, number, path)))
         except DefectError as defect:
             bad.append(defect)
-    return rows, on_defects(f"lines of {path.name} that cannot be used and are left out here", bad)
+    return rows, findings + on_defects(f"lines of {path.name} that cannot be used and are left out here", bad)
 
 
 def _check_images(rows: Mapping[str, list[tuple[int, Row]]]) -> list[Finding]:
@@ -85,13 +81,13 @@ def _check_images(rows: Mapping[str, list[tuple[int, Row]]]) -> list[Finding]:
     for split, part in rows.items():
         for _, row in part:
             if "image_id" in row and "id" not in row:
-                files.setdefault((split, str(row["image_id"])), {})[row["file_name"]] = None
+                files.setdefault((split, str(row["image_id"])), {})[below(row["file_name"])] = None
     several = [f"{id}: {', '.join(names)}" for (_, id), names in files.items() if len(names) > 1]
     return on_names(Severity.WARNING, "image-id-of-several", "image ids that stand for several image files", several)
 
 
-def _record(row: Row, split: str, id: str, folder: Path) -> Record:
-    image = folder / row["file_name"]
+def _record(row: Row, split: str, id: str, folder: ImageFolder) -> Record:
+    image = folder.file(row["file_name"])
     stated = (row["height"], row["width"]) if "height" in row and "width" in row else None
     extent = row_extent(row)
     try:

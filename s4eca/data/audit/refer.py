@@ -11,6 +11,7 @@ from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
 from s4eca.data.defects import DefectError
 from s4eca.data.masks import StoredMask
+from s4eca.data.readers.names import ImageFolder
 from s4eca.data.readers.refer_checks import entry_defects
 from s4eca.data.readers.refer_files import (
     Instances,
@@ -21,6 +22,7 @@ from s4eca.data.readers.refer_files import (
     refer_entry,
 )
 from s4eca.errors import S4ecaError
+from s4eca.text import unmark_values
 
 _REF_KEYS = (
     *("ref_id", "image_id", "ann_id", "category_id", "split", "sentences", "sent_ids", "file_name", "no_target", "id"),
@@ -61,7 +63,8 @@ def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[R
         One record per sentence, with the ids that the reader gives, and what is wrong with the files themselves.
     """
     entries, findings = _load_refs(refs)
-    table, more = _load_instances(instances, images)
+    files = ImageFolder(images)
+    table, more = _load_instances(instances, files)
     findings += more
     findings += check_keys([raw for raw, _ in entries], _REF_KEYS, f"entries of {refs.name}")
     findings += check_keys(table.annotations.values(), _ANNOTATION_KEYS, "annotations of instances.json")
@@ -72,7 +75,7 @@ def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[R
     for raw, entry in entries:
         found = [table.annotations[id] for id in entry.annotations if id in table.annotations]
         number = _category_number(found, entry)
-        built = _records_of(raw, entry, found, table, images, _category_name(number, table))
+        built = _records_of(raw, entry, found, table, files, _category_name(number, table))
         positions = range(len(records), len(records) + len(built))
         records += built
         if table.read is None:
@@ -106,13 +109,13 @@ def _records_of(
     entry: ReferEntry,
     annotations: Sequence[Mapping[str, Any]],
     table: _Table,
-    images: Path,
+    files: ImageFolder,
     category: str | None,
 ) -> list[Record]:
     """Returns one record per sentence of an entry."""
     image = table.read.images.get(entry.image_id) if table.read is not None else None
     name = raw.get("file_name")
-    path = images / name if isinstance(name, str) and name else None
+    path = files.file(name) if isinstance(name, str) and name else None
     size = image.size if image is not None else None
     mask = None
     if table.read is not None:
@@ -148,13 +151,14 @@ def _load_refs(path: Path) -> tuple[list[tuple[dict[str, Any], ReferEntry]], lis
     bad: list[DefectError] = []
     for position, raw in enumerate(content):
         try:
-            good.append((raw, refer_entry(raw, position, path)))
+            entry = refer_entry(raw, position, path)
+            good.append((unmark_values(raw), entry))
         except DefectError as defect:
             bad.append(defect)
     return good, on_defects(f"entries of {path.name} that cannot be used and are left out here", bad)
 
 
-def _load_instances(path: Path | None, folder: Path) -> tuple[_Table, list[Finding]]:
+def _load_instances(path: Path | None, folder: ImageFolder) -> tuple[_Table, list[Finding]]:
     """Returns what the COCO file holds, without the rows that cannot be used."""
     if path is None:
         return _Table(), []

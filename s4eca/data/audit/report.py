@@ -112,7 +112,7 @@ def audit(
     surveyed = survey(Path(root), layout)
     records, findings = surveyed.records, list(surveyed.findings)
     splits = split_facts(records, surveyed.published)
-    present, more = check_files(records)
+    present, more = check_files(records, surveyed.files[0].parent if Path(root).is_file() else Path(root))
     findings += more
     findings += check_splits(records, splits)
     findings += check_expressions(records)

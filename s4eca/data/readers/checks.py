@@ -92,9 +92,10 @@ def check_files(references: Iterable[Reference], wanted: Iterable[Path]) -> None
     missing = [(id, path) for id, path in zip(ids, wanted, strict=True) if not listing.has(path)]
     if missing:
         names = _first([f"{path.name} of reference {id}" for id, path in missing])
+        folder = missing[0][1].parent
         raise S4ecaError(
-            f"{len(missing)} of {len(ids)} files are missing from {missing[0][1].parent} ({names}):"
-            " unpack the dataset's archive again."
+            f"{len(missing)} of {len(ids)} files are missing from {folder} ({names}), and {listing.describe(folder)}:"
+            " complete the folder, or correct the names in the annotations."
         )
 
 

@@ -26,16 +26,18 @@ from s4eca.data.readers.checks import (
 )
 from s4eca.data.readers.collection import paused_collection
 from s4eca.data.readers.jsonl_rows import Row, read_row, row_defects, row_extent, row_ids, row_size
-from s4eca.data.readers.listing import Listing
+from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
+from s4eca.data.readers.names import ImageFolder, fullest_folder
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, file_names, flatten, place_images
 from s4eca.data.references import MaskSource, Reference
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
+from s4eca.text import byte_lines, decode, unmark
 
 _FOLDERS = ("", "datainfo")
 _KEPT = ("sent", "file_name", "image_id", "id", "split", "category_name", "height", "width", "no_target")
-# Where the images of a line's `file_name` may be, below the root: beside the file, or where the datasets have them.
-IMAGE_FOLDERS = (
+_IMAGE_FOLDERS = (
     "images",
     "",
     "images/rrsisd/JPEGImages",
@@ -94,25 +96,32 @@ def read_jsonl(
     return references
 
 
+def image_folders(root: Path) -> list[Path]:
+    """Returns where the images may be: beside the file, or where the datasets have them."""
+    return [root / name for name in _IMAGE_FOLDERS]
+
+
 def find_file(root: Path, split: str, name: str | None = None) -> Path:
     """Returns the file of a split; raises `S4ecaError` where there is none, or several and no name."""
-    pattern = f"{name}_{split}.jsonl" if name else f"*{split}.jsonl"
     found = [
         path
         for folder in _FOLDERS
-        for path in sorted((root / folder).glob(pattern))
-        if name or path.name == f"{split}.jsonl" or path.name.endswith(f"_{split}.jsonl")
+        for path in visible(root / folder, "*.jsonl")
+        if (path.stem == f"{name}_{split}" if name else path.stem == split or path.stem.endswith(f"_{split}"))
     ]
     if len(found) == 1:
         return found[0]
     if found:
         raise S4ecaError(
             f"{root} has several files of the {split} split ({', '.join(str(path) for path in found)}):"
-            " choose one with name=… (data.name=NAME for NAME_train.jsonl)."
+            " choose one with data.name=NAME for NAME_train.jsonl, or move the others away."
         )
     wanted = [f"{name}_{split}.jsonl"] if name else [f"{split}.jsonl", f"NAME_{split}.jsonl"]
     places = ", ".join(str(root / folder / file) for folder in _FOLDERS for file in wanted)
-    raise S4ecaError(f"The {split} split was not found in {root}: give the folder of its file (looked for {places}).")
+    raise S4ecaError(
+        f"The {split} split was not found in {root}: give the folder of its file (looked for {places};"
+        f" {Listing().describe(root)})."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,51 +136,50 @@ class _Line:
 
 def _read_lines(path: Path) -> list[_Line]:
     lines = []
-    offset = 0
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    row = read_row(line, number, path)
-                    kept = {key: row[key] for key in _KEPT if key in row}
-                    lines.append(_Line(number, (offset, len(line)), kept, row_extent(row)))
-                offset += len(line)
+            for number, offset, content in byte_lines(stream):
+                row = read_row(unmark(content.decode("utf-8")), number, path)
+                kept = {key: row[key] for key in _KEPT if key in row}
+                lines.append(_Line(number, (offset, len(content)), kept, row_extent(row)))
     except OSError as error:
-        raise S4ecaError(f"{path} cannot be read ({error}): copy it again.") from error
+        raise S4ecaError(f"{path} cannot be read ({error.strerror}): make it readable.") from error
+    except (UnicodeDecodeError, DefectError):
+        decode(path.read_bytes(), path)  # names another encoding, or another kind of file
+        raise
     return lines
 
 
-def _find_images(root: Path, images: str | None, rows: Sequence[Row], path: Path, need_files: bool) -> Path:
+def _find_images(root: Path, images: str | None, rows: Sequence[Row], path: Path, need_files: bool) -> ImageFolder:
     """Returns the named image folder, or the one that has most of the lines' images."""
     if images:
         if need_files and not (root / images).is_dir():
             raise S4ecaError(f"There is no folder {root / images}: set data.images to the folder with the images.")
-        return root / images
-    folder, count = fullest_folder(root, (row["file_name"] for row in rows))
+        return ImageFolder(root / images)
+    folder, count = fullest_folder(image_folders(root), (row["file_name"] for row in rows))
     if rows and count == 0 and need_files:
-        file_name = rows[0]["file_name"]
-        raise S4ecaError(
-            f"The images of {path} were not found: name their folder with images=… (looked for"
-            f" {', '.join(str(root / name / file_name) for name in IMAGE_FOLDERS)})."
-        )
+        raise S4ecaError(f"The images of {path} were not found{_looked_for(root, rows[0]['file_name'])}.")
     return folder
 
 
-def fullest_folder(root: Path, names: Iterable[str]) -> tuple[Path, int]:
-    """Returns which of `IMAGE_FOLDERS` below `root` has most of the files `names`, and how many; the first at a tie."""
-    wanted: dict[str, set[str]] = {}
-    for below, _, name in (name.rpartition("/") for name in names):
-        wanted.setdefault(below, set()).add(name)
+def _looked_for(root: Path, file_name: str) -> str:
+    """Returns what was looked for and what is there instead, with the remedy that fits."""
     listing = Listing()
-    counts = {
-        root / folder: sum(len(files & listing.folder(root / folder / below)) for below, files in wanted.items())
-        for folder in IMAGE_FOLDERS
-    }
-    return max(counts.items(), key=lambda item: item[1])
+    places = image_folders(root)
+    there = [place for place in places if any(name.lower().endswith(IMAGE_SUFFIXES) for name in listing.folder(place))]
+    if there:
+        return (
+            f": {listing.describe(there[0])}, and the first line asks for {file_name!r}; correct file_name, or name"
+            " another folder with data.images=FOLDER"
+        )
+    return (
+        f": name their folder with data.images=FOLDER (looked for"
+        f" {', '.join(str(place / file_name) for place in places)})"
+    )
 
 
-def _reference(line: _Line, id: str, split: str, folder: Path, file: AnnotationFile) -> Reference:
-    row, extent, path = line.row, line.extent, folder / line.row["file_name"]
+def _reference(line: _Line, id: str, split: str, folder: ImageFolder, file: AnnotationFile) -> Reference:
+    row, extent, path = line.row, line.extent, folder.file(line.row["file_name"])
     size = row_size(row, extent, path, id)
     raise_first(row_defects(row, extent, size, split, id, line.number, file.path))
     no_target = row["no_target"]

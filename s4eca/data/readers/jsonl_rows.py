@@ -9,16 +9,18 @@ from s4eca.data.defects import DefectError
 from s4eca.data.geometry import Extent, check_fit, check_segmentation
 from s4eca.data.masks import image_size, unusable
 from s4eca.data.readers.checks import SPLITS, is_id, read_mark, unique_ids
+from s4eca.data.readers.names import below
 from s4eca.data.rle import check_size
+from s4eca.text import unmark_values
 
 Row = Mapping[str, Any]
 
 
-def read_row(line: bytes, number: int, path: Path) -> dict[str, Any]:
+def read_row(line: str, number: int, path: Path) -> dict[str, Any]:
     """Returns a line's fields without those that are null, `no_target` as a bool.
 
     Args:
-        line: as in the file.
+        line: its text, see `s4eca.text`.
         number: of the line, for messages.
         path: of the file, for messages.
 
@@ -30,13 +32,13 @@ def read_row(line: bytes, number: int, path: Path) -> dict[str, Any]:
         return DefectError(f"Line {number} of {path} {text}.", "bad-entry", f"line {number}")
 
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise bad(f"is no JSON ({error}): mend it or make the file again") from error
     named = isinstance(row, dict) and isinstance(row.get("file_name"), str) and row["file_name"]
     if not named or not isinstance(row.get("sent"), str):
         raise bad("lacks a sent or a file_name: complete or remove it")
-    row = {key: value for key, value in row.items() if value is not None}
+    row = {key: value for key, value in unmark_values(row).items() if value is not None}
     for key in ("image_id", "id"):
         if key in row and not is_id(row[key]):
             raise bad(f"has {key} {row[key]!r}, which is not a whole number or a text: mend it")
@@ -57,7 +59,7 @@ def read_row(line: bytes, number: int, path: Path) -> dict[str, Any]:
 
 def row_ids(rows: Sequence[Row]) -> list[str]:
     """Returns what the references of a file's lines are called, see `read_jsonl`."""
-    derived = unique_ids([str(row.get("image_id", Path(row["file_name"]).stem)) for row in rows])
+    derived = unique_ids([str(row.get("image_id", Path(below(row["file_name"])).stem)) for row in rows])
     return [str(row.get("id", id)) for row, id in zip(rows, derived, strict=True)]
 
 

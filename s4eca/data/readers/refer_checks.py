@@ -39,7 +39,7 @@ def entry_defects(entry: ReferEntry, instances: Instances, refs: Path) -> Iterat
     for number, annotation in found.items():
         if annotation.empty and not entry.no_target:
             text = f"Annotation {number} of {instances.file.path} has no segmentation, and reference {id} means it:"
-            yield DefectError(f"{text} download the file again.", "missing-annotation", id)
+            yield DefectError(f"{text} add it, or mark the reference no_target.", "missing-annotation", id)
         if annotation.image_id not in (None, entry.image_id):
             text = f"{where} is about image {entry.image_id} and its annotation {number} belongs to image"
             yield DefectError(f"{text} {annotation.image_id}: mend one of the two.", "other-image", id)

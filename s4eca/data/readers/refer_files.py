@@ -1,20 +1,21 @@
 """The two annotation files of a REFER dataset: the refs pickle and `instances.json`."""
 
-import json
 import marshal
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any
 
 from s4eca.data.defects import DefectError, raise_first
 from s4eca.data.geometry import Extent, check_segmentation
 from s4eca.data.masks import AnnotationFile
 from s4eca.data.readers.checks import is_id, read_mark
 from s4eca.data.readers.json_stream import JsonMembers
+from s4eca.data.readers.names import ImageFolder
+from s4eca.data.readers.plain_pickle import load_plain_pickle
 from s4eca.data.rle import check_size
 from s4eca.errors import S4ecaError
+from s4eca.text import read_json, unmark, unmark_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Instances:
     """`instances.json`: images, annotations and category names by id."""
 
     file: AnnotationFile
-    folder: Path
+    folder: ImageFolder
     images: dict[Any, Image]
     annotations: dict[Any, Annotation]
     categories: dict[Any, str]
@@ -140,40 +141,11 @@ class Instances:
         return bool(texts[0] == texts[1])
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, strings and numbers; refuses every name, since a name is how a pickle runs code."""
-
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        super().__init__(stream)
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise S4ecaError(
-            f"{self._path} asks for {module}.{name}, which could run code and no REFER file needs:"
-            " download it again from the dataset's page."
-        )
-
-
-def load_plain_pickle(path: Path) -> Any:
-    """Returns what a pickle of dicts, lists, strings and numbers holds; any other pickle is refused.
-
-    Raises:
-        S4ecaError: the file asks for a global, is missing, or is damaged.
-    """
-    try:
-        with path.open("rb") as stream:
-            return _PlainUnpickler(stream, path).load()
-    except S4ecaError:
-        raise
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise S4ecaError(f"{path} cannot be read as a pickle ({error}): download it again.") from error
-
-
 def read_refer_entries(path: str | Path) -> list[ReferEntry]:
-    """Reads a refs file alone, without images and annotations: a pickle, or JSON as in gRefCOCO.
+    """Reads a refs file alone, without images and annotations.
 
     Raises:
-        S4ecaError: the file is missing, damaged, asks for a global, or an entry lacks a field.
+        S4ecaError: see `load_refs`, or an entry lacks a field.
     """
     path = Path(path)
     entries = load_refs(path)
@@ -187,16 +159,20 @@ def read_refer_entries(path: str | Path) -> list[ReferEntry]:
 
 
 def load_refs(path: Path) -> list[Any]:
-    """Returns the entries of a refs file as they are, see `read_refer_entries`."""
-    if path.suffix == ".json":
-        try:
-            entries = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise S4ecaError(f"{path} cannot be read as JSON ({error}): download it again.") from error
-    else:
+    """Returns the entries of a refs file as they are: a pickle, or JSON as in gRefCOCO.
+
+    Raises:
+        S4ecaError: the file is missing, damaged, of another kind, or a pickle that asks for a global.
+    """
+    if path.suffix.lower() != ".json":
         entries = load_plain_pickle(path)
+    else:
+        try:
+            entries = read_json(path)
+        except (OSError, ValueError, RecursionError) as error:
+            raise S4ecaError(f"{path} cannot be read as JSON ({error}): take a whole copy of it.") from error
     if not isinstance(entries, list):
-        raise S4ecaError(f"{path} holds a {type(entries).__name__} instead of a list of refs: download it again.")
+        raise S4ecaError(f"{path} holds a {type(entries).__name__} instead of a list of refs: give the refs file.")
     return entries
 
 
@@ -208,15 +184,17 @@ def refer_entry(raw: Any, position: int, path: Path) -> ReferEntry:
 def _row(raw: Any, position: int, path: Path, known: dict[str, str]) -> tuple[Any, ...]:
     """Returns the fields of a `ReferEntry`."""
     try:
+        raw = unmark_values(raw)
         image_id, ann_id, ref_id, id = raw["image_id"], raw["ann_id"], raw["ref_id"], raw.get("id")
         if isinstance(ann_id, list):
             ann_id = tuple(ann_id)
         category = raw.get("category_id")
         if isinstance(category, list):
             category = category[0] if len(set(category)) == 1 else None
-        texts = [(sentence["raw"] if "raw" in sentence else sentence["sent"]).strip() for sentence in raw["sentences"]]
+        texts = [unmark(sentence["raw"] if "raw" in sentence else sentence["sent"]) for sentence in raw["sentences"]]
         # RRSIS-D repeats two of three sentences; equal ones are held once
-        sentences = tuple(known.setdefault(text, text) for text in texts)
+        sentences = tuple(known.setdefault(text, text) for text in map(str.strip, texts))
+        "".join(sentences).encode()
         mark = read_mark(raw.get("no_target"))
         no_target = ann_id is not None and not _without_nothing(ann_id) if mark is None else mark
         ids = (ref_id, image_id, *(ann_id if isinstance(ann_id, tuple) else (ann_id,)))
@@ -227,9 +205,16 @@ def _row(raw: Any, position: int, path: Path, known: dict[str, str]) -> tuple[An
         hash(category)  # it is looked up by; a list raises TypeError
         split = known.setdefault(raw["split"], raw["split"])
         return ref_id, image_id, ann_id, category, split, sentences, no_target, None if id is None else str(id)
+    except UnicodeEncodeError as error:  # Python 2 had bytes, in any encoding
+        raise DefectError(
+            f"Entry {position} of {path} has text that is not UTF-8 ({error.object!r}): save it again in UTF-8.",
+            "bad-entry",
+            f"entry {position}",
+        ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DefectError(
-            f"Entry {position} of {path} is not a REFER ref ({error!r}): mend it or download the file again.",
+            f"Entry {position} of {path} is not a REFER ref ({error!r}): take the refs file of the dataset, or mend the"
+            " entry.",
             "bad-entry",
             f"entry {position}",
         ) from error
@@ -247,18 +232,18 @@ def read_instances(path: Path, folder: Path) -> Instances:
     Raises:
         S4ecaError: the file is missing or damaged, something in it lacks a field, or an id stands for two things.
     """
-    found = open_instances(path, folder)
+    found = open_instances(path, ImageFolder(folder))
     for part, raw, span in instance_rows(path):
         raise_first(found.add(part, raw, span))
     return found
 
 
-def open_instances(path: Path, folder: Path) -> Instances:
+def open_instances(path: Path, folder: ImageFolder) -> Instances:
     """Returns `Instances` without a row; raises `S4ecaError` where there is no such file."""
     try:
         return Instances(AnnotationFile.of(path), folder, {}, {}, {})
     except OSError as error:
-        raise S4ecaError(f"{path} cannot be read as COCO annotations ({error}): download it again.") from error
+        raise S4ecaError(f"{path} cannot be read ({error.strerror}): make it readable.") from error
 
 
 def instance_rows(path: Path) -> Iterator[tuple[str, Any, tuple[int, int]]]:
@@ -274,19 +259,22 @@ def instance_rows(path: Path) -> Iterator[tuple[str, Any, tuple[int, int]]]:
             if key in missing:
                 missing.discard(key)
                 for raw in elements:
-                    yield key, raw, members.span
+                    yield key, unmark_values(raw) if isinstance(raw, dict) else raw, members.span
         if missing:
             raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
     except (OSError, ValueError, RecursionError) as error:
-        raise S4ecaError(f"{path} cannot be read as COCO annotations ({error!r}): download it again.") from error
+        raise S4ecaError(
+            f"{path} cannot be read as COCO annotations ({error!r}): take a whole copy of it, with images, annotations"
+            " and categories."
+        ) from error
 
 
-def _image(raw: dict[str, Any], folder: Path) -> Image:
+def _image(raw: dict[str, Any], folder: ImageFolder) -> Image:
     if not isinstance(raw.get("file_name"), str) or not raw["file_name"]:
         raise ValueError("has no file_name")
     height, width = raw.get("height"), raw.get("width")
     size = None if height is None or width is None else check_size([height, width])
-    return Image(folder / raw["file_name"], size)
+    return Image(folder.file(raw["file_name"]), size)
 
 
 def _annotation(raw: dict[str, Any], span: tuple[int, int]) -> Annotation:

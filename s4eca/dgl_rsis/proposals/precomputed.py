@@ -1,7 +1,6 @@
 """Masks that the user made elsewhere (FreeSOLO, CutLER, Mask2Former), read from a folder."""
 
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from s4eca.dgl_rsis.base import Proposer
 from s4eca.dgl_rsis.parts import Proposals, View
 from s4eca.dgl_rsis.proposals.screens import check_screens, nothing, screen
 from s4eca.errors import S4ecaError
+from s4eca.text import read_json
 
 # a header that promises more than there is memory for is as damaged as any other
 _UNREADABLE = (
@@ -106,7 +106,7 @@ def _read_npz(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def _read_json(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
-    regions = json.loads(path.read_text())
+    regions = read_json(path)
     if not isinstance(regions, list) or not all(isinstance(region, dict) for region in regions):
         raise ValueError("it is not a list of RLE dicts")
     masks = [paint(*read_rle(region)) for region in regions]

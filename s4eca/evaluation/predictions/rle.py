@@ -11,6 +11,7 @@ from s4eca.data.masks import encode_mask
 from s4eca.data.rle import check_rle, paint, read_rle
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, first
+from s4eca.text import read_json, unmark
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -86,13 +87,14 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     repeated: Counter[str] = Counter()
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs = [(unmark(key), value) for key, value in pairs]
         content = dict(pairs)
         if len(content) != len(pairs):
             repeated.update(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return content
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        content = read_json(path, object_pairs_hook=unique)
     except (OSError, ValueError, RecursionError) as error:
         raise S4ecaError(f"{path} cannot be read as JSON ({error}): write or copy the whole file again.") from error
     if repeated:

@@ -193,7 +193,7 @@ def test_lines(tmp_path):
     ("text", "message"),
     [
         ("{", r"Line 3 of .*val\.jsonl is no JSON"),
-        ("\xff", r"Line 3 of .*val\.jsonl is no JSON"),
+        ("\xff", r"val\.jsonl cannot be read as text.*line 3"),
         ("[]", r"Line 3 of .*val\.jsonl lacks a sent or a file_name"),
         ('{"sent": "x"}', r"Line 3 of .* lacks"),
     ],

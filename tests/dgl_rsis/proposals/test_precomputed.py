@@ -33,7 +33,7 @@ def test_npz_and_json_give_the_same(tmp_path):
     for mask, score in zip(masks, scores, strict=True):
         rle = coco.encode(np.asfortranarray((mask > 0).astype(np.uint8)))
         rows.append({"size": rle["size"], "counts": rle["counts"].decode(), "score": score})
-    (tmp_path / "b" / "P1.json").write_text(json.dumps(rows))
+    (tmp_path / "b" / "P1.json").write_text(json.dumps(rows), encoding="utf-8-sig")
     for folder in ("a", "b"):
         found = Precomputed(str(tmp_path / folder)).propose(view())
         np.testing.assert_array_equal(found.masks(), masks[[1, 0]] > 0)
