@@ -14,7 +14,8 @@ from layouts import HEIGHT, WIDTH, box_mask, picture, rle
 from s4eca.cache import DiskCache
 from s4eca.data import dataset as dataset_module
 from s4eca.data.augmentation.transforms import Augmentation
-from s4eca.data.dataset import Collate, ReferenceDataset, open_image, read_image, token_lengths
+from s4eca.data.dataset import Collate, ReferenceDataset, token_lengths
+from s4eca.data.images import open_image, read_image
 from s4eca.data.masks import FileMask, RleMask
 from s4eca.data.references import Batch, Reference
 from s4eca.errors import S4ecaError

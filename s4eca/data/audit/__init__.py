@@ -6,8 +6,9 @@ no run starts on it; an audit goes on and reports all of it. Every finding has o
 error: a training or an evaluation fails, or its score is wrong.
     `unreadable-file`, `bad-entry`, `repeated-annotation-id`, `missing-annotation`, `missing-image-entry`,
     `other-image` (the annotation belongs to another image), `other-split` (file and line disagree), `missing-image`,
-    `missing-mask`, `damaged-image`, `damaged-mask`, `empty-expression`, `repeated-id` (in one split), `leaked-sample`
-    (the same image with the same expression in two splits), `no-target-with-mask`.
+    `missing-mask`, `damaged-image`, `damaged-mask`, `unusable-image` and `unusable-mask` (whole, of a kind that is
+    not read), `empty-split` (nearly all of its targets, not meant to be), `empty-expression`, `repeated-id` (in one
+    split), `leaked-sample` (the same image with the same expression in two splits), `no-target-with-mask`.
 warning: a run goes through, but its numbers may not compare with others, or other people's code will trip.
     `split-size` (not the published one), `unknown-split`, `unknown-category`, `other-category` (refs and instances
     differ), `misspelt-key`, `truncated`, `id-in-two-splits`, `leaked-image`, `repeated-sample`, `mask-size`,

@@ -8,7 +8,8 @@ from typing import Any
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
-from s4eca.data.masks import RleMask, image_size
+from s4eca.data.images import image_size
+from s4eca.data.masks import RleMask
 from s4eca.data.readers.checks import SPLITS, unique_ids
 from s4eca.data.readers.jsonl import fullest_folder
 from s4eca.errors import S4ecaError

@@ -6,7 +6,7 @@ from pathlib import Path
 from s4eca.data.audit.findings import Finding, Severity, on_names
 from s4eca.data.audit.records import Record
 from s4eca.data.masks import FileMask
-from s4eca.data.readers import refsegrs, risbench
+from s4eca.data.readers import refsegrs
 from s4eca.data.readers.checks import unique_ids
 from s4eca.data.readers.phrases import Layout
 
@@ -46,7 +46,7 @@ def read_risbench(layouts: Mapping[str, Layout]) -> tuple[list[Record], list[Fin
         named = [(name, line[1]) for name, line, fine in zip(names, lines, good, strict=True) if fine]
         ids = unique_ids([Path(name).stem for name, _ in named])
         for id, (name, expression) in zip(ids, named, strict=True):
-            mask = FileMask(layout.masks / name, risbench.THRESHOLD, id)
+            mask = FileMask(layout.masks / name, id=id)
             records.append(Record(id, split, expression, None, layout.images / name, mask))
     return records, findings
 

@@ -8,7 +8,8 @@ from typing import Any
 from pycocotools import mask as coco
 
 from s4eca.data.datamodule import ReferringDataModule
-from s4eca.data.masks import AnnotationFile, EmptyMask, StoredMask, encode_mask, image_size
+from s4eca.data.images import image_size
+from s4eca.data.masks import AnnotationFile, EmptyMask, StoredMask, encode_mask
 from s4eca.data.readers.checks import (
     SPLITS,
     check_by_split,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -50,11 +51,12 @@ def read_refsegrs(
     strict_counts: bool = False,
     expected: Mapping[str, int] = REFSEGRS_COUNTS,
     need_files: bool = True,
+    threshold: float | None = None,
 ) -> list[Reference]:
     """Reads one split in the order of its phrase file.
 
-    A line is `<id> <expression>`; image and mask are `<id>.tif`. Masks are semantic: every instance of the class, grey
-    values above 50. The category is the class that the expression names first, the longer name where two begin
+    A line is `<id> <expression>`; image and mask are `<id>.tif`. Masks are semantic: every instance of the class.
+    The category is the class that the expression names first, the longer name where two begin
     together ("road marking" before "road"), None where it names none.
 
     Args:
@@ -63,6 +65,7 @@ def read_refsegrs(
         strict_counts: a split size other than the published one is an error instead of a warning.
         expected: published split sizes.
         need_files: False to read the phrases without images and masks.
+        threshold: see `FileMask`.
 
     Raises:
         S4ecaError: files are missing, or a line has no expression.
@@ -76,7 +79,7 @@ def read_refsegrs(
             expression=expression,
             split=split,
             category=category_of(expression),
-            mask=FileMask(layout.masks / f"{id}.tif", id=id),
+            mask=FileMask(layout.masks / f"{id}.tif", threshold, id),
         )
         for _, id, expression in read_phrases(layout.phrases)
     ]
@@ -155,10 +158,19 @@ def write_refsegrs(references: References, out: Path, images: str) -> None:
 
 
 class RefSegRSDataModule(ReferringDataModule):
-    """RefSegRS."""
+    """RefSegRS.
+
+    Args:
+        threshold: see `FileMask`.
+        options: as for `ReferringDataModule`.
+    """
 
     name = "refsegrs"
 
+    def __init__(self, *, threshold: float | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.threshold = threshold
+
     def read(self, split: str) -> list[Reference]:
         """Returns the references of a split, see `read_refsegrs`."""
-        return read_refsegrs(self.root, split, self.strict_counts)
+        return read_refsegrs(self.root, split, self.strict_counts, threshold=self.threshold)
