@@ -24,8 +24,8 @@ from s4eca.sharing import find_shared
 
 Tokenizer = Callable[..., Any]
 
-_CONTENT_VERSION = 1  # of images; raise it when decoding or resizing gives other values
-_SAMPLE_VERSION = 2  # of cached samples, likewise
+_CONTENT_VERSION = 1  # raise it when decoding or resizing of images gives other values
+_MASK_VERSION = 2  # the same of masks
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class ReferenceDataset(Dataset[Sample]):
         except OSError:
             return None
         return digest(
-            content=_SAMPLE_VERSION,
+            content=[_CONTENT_VERSION, _MASK_VERSION],
             libraries=[PIL.__version__, torch.__version__],
             files=files,
             mask=annotation,

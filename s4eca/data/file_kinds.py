@@ -133,7 +133,7 @@ def explain(path: Path, error: BaseException) -> RefusedError:
     name = _picture(head)
     if name is None:
         what, remedy = _other(head)
-        return RefusedError(f"it is {what}", remedy, damaged=remedy == _FETCH)
+        return RefusedError(f"it is {what}", remedy, damaged=remedy not in (_EXPORT, _UNPACK))
     bits = _jpeg_bits(head) if name == "JPEG" else None
     if bits not in (None, 8):
         return RefusedError(f"it is a JPEG of {bits} bits per sample", "convert it to 8 bits per sample")

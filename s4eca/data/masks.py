@@ -155,7 +155,7 @@ class FileMask:
     """
 
     path: Path
-    threshold: float | None = None
+    threshold: int | None = None
     id: str = ""
 
     def decode(self) -> np.ndarray:
@@ -167,12 +167,13 @@ class FileMask:
         with explained(f"The mask of reference {self.id} in {self.path} cannot be decoded", self.path):
             if self.threshold is None:
                 return find_object(read_planes(self.path))
-            return read_grey(self.path) > self.threshold
+            grey = read_grey(self.path)
+        return grey > self.threshold
 
     def seen(self) -> str:
         """Returns what is in the file, for messages; raises as `decode`."""
         with explained(f"The mask of reference {self.id} in {self.path} cannot be decoded", self.path):
-            above = "" if self.threshold is None else f" and the threshold is {self.threshold:g}"
+            above = "" if self.threshold is None else f" and the threshold is {self.threshold}"
             return f"{self.path}, which holds {values_seen(self.path)}{above}"
 
 

@@ -80,9 +80,10 @@ class Raster:
         reason = f"it is {self.what} with values from {_number(low)} to {_number(high)}, where {depth} bits are read"
         if bits is not None and bits <= 8:
             raise RefusedError(reason, "convert it to 8 bits as it is (gdal_translate -ot Byte IN OUT)")
-        remedy = f"convert all images to 8 bits alike (gdal_translate -ot Byte -scale {low} {high} 0 255 IN OUT)"
+        scale = "0 1" if values.dtype.kind == "f" and 0 <= low <= high <= 1 else f"{low:g} {high:g}"
+        remedy = f"convert all images to 8 bits alike (gdal_translate -ot Byte -scale {scale} 0 255 IN OUT)"
         if bits is not None and bits <= DEPTHS[-1]:
-            remedy += f", or take the upper 8 of so many bits with data.depth ({bits} or more for this file)"
+            remedy += f", or set data.depth={bits} if so many bits are in use, of which the upper 8 are taken"
         raise RefusedError(reason, remedy)
 
 
@@ -145,7 +146,7 @@ def _is_plain(image: ImageFile.ImageFile, path: Path) -> bool:
     if image.format in ("JPEG2000", "AVIF"):
         return _stated_bits(path) <= 8
     if image.format == "PPM":
-        return all(item <= 255 for _, _, _, given in image.tile for item in given if isinstance(item, int))
+        return all(item <= 255 for _, _, _, given in image.tile for item in given or () if isinstance(item, int))
     return not any(codec == "SGI16" or ";16B" in str(given) for codec, _, _, given in image.tile)
 
 
@@ -184,11 +185,12 @@ def _read_tiff(path: Path, other: Callable[[int], np.ndarray | None] = lambda _:
         except (*UNREADABLE, NotImplementedError) as error:
             if page.compression in _OWN and page.bitspersample % 8 == 0:
                 raise
+            packed = tifffile.COMPRESSION(page.compression).name
             values = other(bands)
             shape = (page.imagelength, page.imagewidth, *([bands] if bands > 1 else []))
             if values is None or values.shape != shape:
                 raise RefusedError(
-                    f"it is {what} with {tifffile.COMPRESSION(page.compression).name} compression, which cannot be read here ({error})",
+                    f"it is {what} with {packed} compression, which cannot be read here ({error})",
                     "write it without (gdal_translate -co COMPRESS=DEFLATE IN OUT), or pip install imagecodecs",
                 ) from error
         else:

@@ -11,7 +11,6 @@ from rich.progress import track
 from s4eca.data.images import image_size as read_image_size
 from s4eca.data.references import Reference
 from s4eca.data.resize import fit_mask, resize_mask
-from s4eca.data.targets import check_targets
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import row
 from s4eca.evaluation.predictions import MaskError, Predictions
@@ -57,7 +56,6 @@ def score(
     image_sizes = _image_sizes(references)
     expected = image_sizes if at == "original" else [(image_size, image_size)] * len(references)
     _check_sizes(predictions, references, expected, image_sizes)
-    check_targets(references, "The split to score against")
 
     names = ("lavt", "original", "detris") if at == "original" else ("lavt",)
     rows = {name: np.zeros((len(references), 6), np.int64) for name in names}

@@ -51,7 +51,7 @@ def read_refsegrs(
     strict_counts: bool = False,
     expected: Mapping[str, int] = REFSEGRS_COUNTS,
     need_files: bool = True,
-    threshold: float | None = None,
+    threshold: int | None = None,
 ) -> list[Reference]:
     """Reads one split in the order of its phrase file.
 
@@ -167,7 +167,7 @@ class RefSegRSDataModule(ReferringDataModule):
 
     name = "refsegrs"
 
-    def __init__(self, *, threshold: float | None = None, **options: Any) -> None:
+    def __init__(self, *, threshold: int | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.threshold = threshold
 

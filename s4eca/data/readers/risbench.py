@@ -28,7 +28,7 @@ def read_risbench(
     root: str | Path,
     split: str,
     strict_counts: bool = False,
-    threshold: float | None = None,
+    threshold: int | None = None,
     expected: Mapping[str, int] = RISBENCH_COUNTS,
     need_files: bool = True,
 ) -> list[Reference]:
@@ -136,7 +136,7 @@ class RISBenchDataModule(ReferringDataModule):
 
     name = "risbench"
 
-    def __init__(self, *, threshold: float | None = None, max_tokens: int = 50, **options: Any) -> None:
+    def __init__(self, *, threshold: int | None = None, max_tokens: int = 50, **options: Any) -> None:
         super().__init__(max_tokens=max_tokens, **options)
         self.threshold = threshold
 
