@@ -1,5 +1,7 @@
 """Pixel files by what their own headers say: depth, bands and type of the samples, not the mode of a decoder."""
 
+import io
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +20,15 @@ T = TypeVar("T")
 DEPTHS = range(8, 17)
 """Bits per sample that images may be read with."""
 
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # tags of TIFF
+_BITS, COLOURS, _BANDS, _EXTRA, _TYPE = 258, 262, 277, 338, 339  # tags of TIFF
+_PRIVATE = 65000  # a tag that means nothing
 _SIGNED = 2
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 _DEEP_MODES = ("I", "F")  # with all their variants
 # Compressions that tifffile decodes by itself: a file that it refuses is damaged.
 _OWN = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE)
+# What Pillow brings along: a file that it knows and refuses is damaged.
+_PILLOWS = (*_OWN, tifffile.COMPRESSION.LZW, tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.PACKBITS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +104,10 @@ def read(path: Path, plain: Callable[[Image.Image], T], deep: Callable[[Raster],
         RefusedError: the file is of a kind that nothing here reads.
         Exception: one of `UNREADABLE`, where it is damaged.
     """
-    decoded = False
+    known = decoded = False
     try:
         with Image.open(path) as image:
+            known = True
             small = _is_plain(image, path)  # loading forgets how the samples are stored
             image.load()
             decoded = True
@@ -116,11 +122,13 @@ def read(path: Path, plain: Callable[[Image.Image], T], deep: Callable[[Raster],
         if decoded or not is_tiff(path):
             raise
         try:
-            return deep(_read_tiff(path))
+            return deep(_read_tiff(path, known))
         except UNREADABLE:
-            raise error from None
+            if known:
+                raise error from None
+            raise
     if kind == "TIFF":
-        return deep(_read_tiff(path, lambda bands: stored if bands == 1 else _read_opencv(path)))
+        return deep(_read_tiff(path, known, lambda bands: stored if bands == 1 else _read_opencv(path)))
     if kind == "PNG":
         values = _read_opencv(path) if stored is None else stored
         if values is not None:
@@ -137,12 +145,14 @@ def raster_size(path: Path) -> tuple[int, int]:
 
 
 def _is_plain(image: ImageFile.ImageFile, path: Path) -> bool:
-    """Returns whether a file has at most 8 unsigned bits per sample, whatever mode Pillow reads it in."""
+    """Returns whether Pillow reads all of a file: at most 8 unsigned bits per sample, and no band is left out."""
     if image.mode.startswith(_DEEP_MODES):
         return False
     if isinstance(image, TiffImageFile):
         tags = image.tag_v2
-        return max(tags.get(_BITS_PER_SAMPLE, (1,))) <= 8 and _SIGNED not in tags.get(_SAMPLE_FORMAT, ())
+        if tags.get(COLOURS) in (0, 1) and tags.get(_BANDS, 1) > len(image.getbands()):  # it would leave bands out
+            return False
+        return max(tags.get(_BITS, (1,))) <= 8 and _SIGNED not in tags.get(_TYPE, ())
     if image.format in ("JPEG2000", "AVIF"):
         return _stated_bits(path) <= 8
     if image.format == "PPM":
@@ -163,8 +173,14 @@ def _stated_bits(path: Path) -> int:
     return 8
 
 
-def _read_tiff(path: Path, other: Callable[[int], np.ndarray | None] = lambda _: None) -> Raster:
-    """Reads the first page of a TIFF; `other` may decode so many bands where tifffile lacks the compression."""
+def _read_tiff(path: Path, known: bool, other: Callable[[int], np.ndarray | None] = lambda _: None) -> Raster:
+    """Reads the first page of a TIFF.
+
+    Args:
+        path: the file.
+        known: whether Pillow knows what the header describes.
+        other: may decode so many bands where tifffile lacks the compression.
+    """
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         bands = page.samplesperpixel
@@ -182,13 +198,16 @@ def _read_tiff(path: Path, other: Callable[[int], np.ndarray | None] = lambda _:
         values: np.ndarray | None
         try:
             values = page.asarray()
-        except (*UNREADABLE, NotImplementedError) as error:
+        except (*UNREADABLE, NotImplementedError, ImportError) as error:
             if page.compression in _OWN and page.bitspersample % 8 == 0:
                 raise
-            packed = tifffile.COMPRESSION(page.compression).name
-            values = other(bands)
+            values = other(bands) if known else _read_as_rgb(path, page)
             shape = (page.imagelength, page.imagewidth, *([bands] if bands > 1 else []))
             if values is None or values.shape != shape:
+                packed = tifffile.COMPRESSION(page.compression).name
+                if known and page.compression in _PILLOWS:
+                    reason = f"it is {what} with damaged {packed} compression"
+                    raise RefusedError(reason, "replace the file with a whole copy", damaged=True) from error
                 raise RefusedError(
                     f"it is {what} with {packed} compression, which cannot be read here ({error})",
                     "write it without (gdal_translate -co COMPRESS=DEFLATE IN OUT), or pip install imagecodecs",
@@ -198,6 +217,23 @@ def _read_tiff(path: Path, other: Callable[[int], np.ndarray | None] = lambda _:
         alpha = len(page.extrasamples) == 1 and page.extrasamples[0] in _ALPHA
         is_rgb = page.photometric == tifffile.PHOTOMETRIC.RGB
         return Raster(values.reshape(*values.shape[:2], -1), "TIFF", is_rgb, alpha)
+
+
+def _read_as_rgb(path: Path, page: tifffile.TiffPage) -> np.ndarray | None:
+    """Reads three or four bands of 8 bits that are called neither RGB nor RGBA, as libtiff's compressions go by bytes.
+
+    Pillow refuses such headers, as GDAL writes them, and brings more decoders than tifffile: it is given a copy that
+    calls the bands so.
+    """
+    if page.samplesperpixel not in (3, 4) or page.dtype != np.uint8:
+        return None
+    order = page.parent.byteorder + "H"
+    content = bytearray(path.read_bytes())
+    struct.pack_into(order, content, page.tags[COLOURS].valueoffset, tifffile.PHOTOMETRIC.RGB)
+    if _EXTRA in page.tags:
+        struct.pack_into(order, content, page.tags[_EXTRA].offset, _PRIVATE)
+    with Image.open(io.BytesIO(content), formats=["TIFF"]) as image:
+        return np.asarray(image)
 
 
 def _read_opencv(path: Path) -> np.ndarray | None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+from tifffile import PHOTOMETRIC
 
 from s4eca.data.file_kinds import RefusedError
-from s4eca.data.rasters import Raster, read
+from s4eca.data.rasters import COLOURS, Raster, read
 
 SOFT_THRESHOLD = 50
 """Grey above it is the object in a mask with soft edges: the LAVT lineage's value."""
@@ -51,6 +53,7 @@ def find_object(planes: Planes) -> np.ndarray:
       In a palette the colours decide, and where neither is black the indices.
     - One value alone: 0 is an empty mask, 1, 255 and 65535 are a whole one.
     - Transparent pixels are background. Where all others have one colour they are the object; else colours decide.
+    - A file that calls its zeros white is refused.
     - Black and white with soft edges (anti-aliasing, JPEG) are split at `SOFT_THRESHOLD`, see `_is_soft`.
 
     Raises:
@@ -82,6 +85,11 @@ def values_seen(path: Path) -> str:
 
 
 def _from_pillow(image: Image.Image) -> Planes:
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(COLOURS) == PHOTOMETRIC.MINISWHITE:
+        raise RefusedError(
+            "it calls its zeros white, and tools differ in which of the two they mean to be the object",
+            "write it with zero as black, or set data.threshold=0 to take what is shown in white",
+        )
     if image.mode in ("1", "L"):
         return Planes(np.asarray(image))
     bands = np.asarray(image.convert("RGBA"))
