@@ -159,12 +159,12 @@ class ReferringDataModule(LightningDataModule):
         """Returns what identifies the data: for each split its size and a hash, without opening an image.
 
         The hash covers, in order, each reference's id, image file name, expression, category, whether it is meant to
-        name nothing, and mask annotation (the text of an RLE; name and size in bytes of a mask file). Folders are not
-        part of it.
+        name nothing, and mask annotation (the text of an RLE; name and size in bytes of a mask file); and `depth`,
+        where it is not 8. Folders are not part of it.
         """
         result = {}
         for split in splits:
-            digest = hashlib.sha256()
+            digest = hashlib.sha256(b"" if self.depth == 8 else f"depth {self.depth}".encode())
             references = self.references(split)
             for item in references:
                 row = [item.id, item.image.name, item.expression, item.category, item.no_target]

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from layouts import picture
+from layouts import picture, write_rrsis_d
+from s4eca.data import RRSISDDataModule
 from s4eca.data.dataset import ReferenceDataset
 from s4eca.data.file_kinds import PixelError
 from s4eca.data.images import image_size, open_image, read_image
@@ -299,3 +300,13 @@ def test_samples_and_their_keys_follow_the_depth(tmp_path):
     assert sets[16][0].image.max() <= 16
     for key in ("image_key", "cache_key"):
         assert len({getattr(dataset, key)(item) for dataset in sets.values()}) == 3
+
+
+def test_the_depth_is_checked_and_identifies_the_data(tmp_path):
+    write_rrsis_d(tmp_path)
+    prints = {depth: RRSISDDataModule(root=tmp_path, depth=depth).fingerprint() for depth in (8, 12, 16)}
+    assert len({found["train"]["sha256"] for found in prints.values()}) == 3
+    assert RRSISDDataModule(root=tmp_path, depth=12).dataset("val").depth == 12
+    for depth in (7, 17, 12.0, "full", True):
+        with pytest.raises(S4ecaError, match=rf"data\.depth={depth} .*up to 16"):
+            RRSISDDataModule(root=tmp_path, depth=depth)
