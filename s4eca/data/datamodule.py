@@ -22,7 +22,7 @@ from s4eca.data.readers.checks import SPLITS, check_split
 from s4eca.data.references import Reference
 from s4eca.data.resize import RESIZERS
 from s4eca.data.sampler import EpochSampler
-from s4eca.data.targets import check_targets
+from s4eca.data.targets import check_images, check_targets
 from s4eca.data.waiting import TimedLoader
 from s4eca.errors import S4ecaError
 
@@ -107,7 +107,7 @@ class ReferringDataModule(LightningDataModule):
         self.keyed: tuple[str, ...] = ()
         self._references: dict[str, list[Reference]] = {}
         self._checked_lengths: set[str] = set()
-        self._checked_targets: set[str] = set()
+        self._looked_at: set[str] = set()
         self._planned: list[str] = []
         self._loader: TimedLoader | None = None
         self._transferring = 0.0
@@ -179,13 +179,15 @@ class ReferringDataModule(LightningDataModule):
             stage: `fit`, `validate` or `test` (the split `evaluated`); None reads all three splits.
 
         Raises:
-            S4ecaError: a split cannot be read, or (nearly) all of its targets are empty.
+            S4ecaError: a split cannot be read, one of a few images is of no kind that is read, or (nearly) all targets
+                are empty.
         """
         splits = SPLITS if stage is None else {**_STAGE_SPLITS, "test": (self.evaluated,)}.get(stage, ())
         for split in splits:
-            if split not in self._checked_targets:
+            if split not in self._looked_at:
+                check_images(self.references(split), self.depth)
                 self.check_targets(split)
-                self._checked_targets.add(split)
+                self._looked_at.add(split)
             if self.tokenizer is not None:
                 self._warn_truncated(split, self._require_tokenizer())
         self._plan_cache(splits)

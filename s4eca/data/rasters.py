@@ -85,10 +85,9 @@ class Raster:
         reason = f"it is {self.what} with values from {_number(low)} to {_number(high)}, where {depth} bits are read"
         if bits is not None and bits <= 8:
             raise RefusedError(reason, "convert it to 8 bits as it is (gdal_translate -ot Byte IN OUT)")
-        scale = "0 1" if values.dtype.kind == "f" and 0 <= low <= high <= 1 else f"{low:g} {high:g}"
-        remedy = f"convert all images to 8 bits alike (gdal_translate -ot Byte -scale {scale} 0 255 IN OUT)"
+        remedy = "convert all images to 8 bits by one range (gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT)"
         if bits is not None and bits <= DEPTHS[-1]:
-            remedy += f", or set data.depth={bits} if so many bits are in use, of which the upper 8 are taken"
+            remedy += f", or set data.depth to how many bits the dataset uses ({bits} or more): their upper 8 are taken"
         raise RefusedError(reason, remedy)
 
 

@@ -1,15 +1,17 @@
-"""Whether a split has anything to find, asked before compute is spent on it."""
+"""A look at a few samples of a split, so that what all of them lack shows before compute is spent on it."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from s4eca.data.images import open_image
 from s4eca.data.masks import FileMask, RleMask, StoredMask
 from s4eca.data.references import MaskSource, Reference
 from s4eca.errors import S4ecaError
 
 LOOKED_AT = 64
 """Targets of a split that are looked at, evenly spread, so that a large dataset costs no more than a small one."""
+IMAGES_LOOKED_AT = 4
 
 
 def mostly_empty(empty: int, looked_at: int) -> bool:
@@ -32,7 +34,7 @@ def check_targets(references: Sequence[Reference], what: str) -> None:
         S4ecaError: they are, with the numbers and the first mask; or a mask that is looked at cannot be decoded.
     """
     meant = [item for item in references if not item.no_target]
-    chosen = [meant[place] for place in np.linspace(0, len(meant) - 1, min(LOOKED_AT, len(meant)), dtype=int)]
+    chosen = _spread(meant, LOOKED_AT)
     filled, empty = 0, []
     for item in chosen:
         if _covers(item.mask):
@@ -50,6 +52,12 @@ def check_targets(references: Sequence[Reference], what: str) -> None:
         )
 
 
+def check_images(references: Sequence[Reference], depth: int) -> None:
+    """Reads a few images, evenly spread; raises `S4ecaError` where one is of no kind that is read."""
+    for item in _spread(references, IMAGES_LOOKED_AT):
+        open_image(item.image, item.id, depth)
+
+
 def where(mask: MaskSource) -> str:
     """Returns where a mask is stored, with the values in it where that is an image file."""
     if isinstance(mask, FileMask):
@@ -57,6 +65,10 @@ def where(mask: MaskSource) -> str:
     if isinstance(mask, StoredMask):
         return f"in {mask.file.path}"
     return f"in {mask.path}" if isinstance(mask, RleMask) and mask.path else "in its annotation"
+
+
+def _spread(references: Sequence[Reference], count: int) -> list[Reference]:
+    return [references[place] for place in np.linspace(0, len(references) - 1, min(count, len(references)), dtype=int)]
 
 
 def _covers(mask: MaskSource) -> bool:

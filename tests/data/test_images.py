@@ -126,7 +126,7 @@ def test_more_than_eight_bits_are_refused_or_taken_by_the_depth_that_is_set(tmp_
     path = DEEP[name](tmp_path / name)
     error = refusal(path)
     assert not error.damaged
-    for word in ("int", "4,080", "8 bits", "gdal_translate -ot Byte -scale 0 4080", "data.depth=12"):
+    for word in ("int", "4,080", "8 bits", "gdal_translate -ot Byte -scale", "data.depth", "12 or more"):
         assert word in str(error), word
     assert np.array_equal(read_image(path, depth=12), RGB)
     assert np.array_equal(read_image(path, depth=16), RGB >> 4)
@@ -200,10 +200,10 @@ def not_numbers() -> np.ndarray:
 WHOLE = {
     "float": (
         lambda: in_tiff((RGB / 255).astype(np.float32), photometric="rgb"),
-        ["3 bands of float32", "-scale 0 1 "],
+        ["3 bands of float32", "0 to 1,"],
     ),
-    "float64": (lambda: in_tiff(RGB.astype(np.float64), **BANDS), ["3 bands of float64", "-scale 0 255 "]),
-    "nan": (lambda: in_tiff(not_numbers(), photometric="rgb"), ["float32", "-scale 0 255 "]),
+    "float64": (lambda: in_tiff(RGB.astype(np.float64), **BANDS), ["3 bands of float64", "0 to 255,"]),
+    "nan": (lambda: in_tiff(not_numbers(), photometric="rgb"), ["float32", "0 to 255,"]),
     "negative": (lambda: in_tiff(RGB.astype(np.int16) - 5, photometric="rgb"), ["int16", "-5 to 250"]),
     "complex": (lambda: in_tiff(RGB[..., 0].astype(np.complex64)), ["complex64"]),
     "five": (lambda: in_tiff(FIVE, **BANDS), ["5 bands of uint8", "-b 1 -b 2 -b 3"]),

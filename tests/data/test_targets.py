@@ -156,3 +156,13 @@ def test_the_audit_reads_deep_images_as_a_training_does(tmp_path):
     report = audit(tmp_path, workers=1, depth=12)
     assert not report.failed
     assert report.facts["images"]["decoded"] == 8
+
+
+def test_images_of_a_kind_that_is_not_read_stop_before_training(tmp_path):
+    """Every image has 16 bits; a few are opened."""
+    write_refsegrs(tmp_path, train=12)
+    for path in (tmp_path / "images").iterdir():
+        Image.fromarray(np.full((HEIGHT, WIDTH), 999, np.uint16)).save(path)
+    with pytest.raises(S4ecaError, match=r"image of reference 41.*uint16"):
+        RefSegRSDataModule(root=tmp_path, image_size=16).setup("fit")
+    RefSegRSDataModule(root=tmp_path, image_size=16, depth=10).setup("fit")
