@@ -43,7 +43,12 @@ def read_planes(path: Path) -> Planes:
 
 def read_grey(path: Path) -> np.ndarray:
     """Reads a mask file as grey (H, W); raises `RefusedError` or one of `UNREADABLE`."""
-    return read(path, lambda image: np.asarray(image.convert("L")), lambda raster: raster.values.max(axis=2))
+
+    def brightest(raster: Raster) -> np.ndarray:
+        bands = raster.values.shape[2] - raster.alpha
+        return raster.values[..., :bands].max(axis=2)
+
+    return read(path, lambda image: np.asarray(image.convert("L")), brightest)
 
 
 def find_object(planes: Planes) -> np.ndarray:
