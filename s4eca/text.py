@@ -20,13 +20,17 @@ _MARK_BYTES = MARK.encode()
 _MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 _WIDE = ("UTF-16LE", "UTF-16BE")
 _EAST_ASIAN = ("BIG5", "SHIFT_JIS", "EUC-KR", "GB18030")
+_PICKLE = rb"\x80[\x02-\x05]"
 _FOREIGN = (
-    (rb"\0\x05\x16[\0\x07]", "a file of macOS about another file: delete it"),
-    (rb"version https://git-lfs", "a pointer of Git LFS to the file itself: fetch that with `git lfs pull`"),
-    (rb"\s*(?i:<!doctype html|<html[\s>])", "a web page that was sent instead of the file: download it by another way"),
-    (rb"\x80[\x02-\x05]", "a pickle of Python: give it a name that ends in .p"),
-    (rb"PK\x03\x04", "a ZIP archive: unpack it"),
-    (rb"\x1f\x8b", "a gzip archive: unpack it"),
+    (rb"\0\x05\x16[\0\x07]", "a file of macOS about another file", "delete it"),
+    (rb"version https://git-lfs", "a Git LFS pointer", "fetch what it stands for with `git lfs pull`"),
+    (
+        rb"\s*(?i:<!doctype html|<html[\s>])",
+        "an HTML page, which a server has sent instead",
+        "download it by another way",
+    ),
+    (rb"PK\x03\x04", "a ZIP archive", "unpack it"),
+    (rb"\x1f\x8b", "a gzip archive", "unpack it"),
 )
 
 
@@ -87,8 +91,10 @@ def decode(content: bytes, path: Path) -> str:
             probably is, and how to convert it.
     """
     kind = foreign(content)
+    if re.match(_PICKLE, content):
+        kind = "a pickle of Python", "give it a name that ends in .p"
     if kind:
-        raise S4ecaError(f"{path} cannot be read as text, because it is {kind}.")
+        raise S4ecaError(f"{path} cannot be read as text, because it is {kind[0]}: {kind[1]}.")
     try:
         text = content.decode("utf-8")
         if "\0" not in text:
@@ -136,9 +142,9 @@ def guess_encoding(content: bytes) -> str | None:
     return next((encoding for encoding in _EAST_ASIAN if _reads_as(content, encoding)), None)
 
 
-def foreign(content: bytes) -> str | None:
-    """Returns what a file is that should hold something else, and the remedy; None where that is not plain."""
-    return next((kind for pattern, kind in _FOREIGN if re.match(pattern, content)), None)
+def foreign(content: bytes) -> tuple[str, str] | None:
+    """Returns what a file is that should hold something else, and what to do; None where that is not plain."""
+    return next(((what, remedy) for pattern, what, remedy in _FOREIGN if re.match(pattern, content)), None)
 
 
 def _reads_as(content: bytes, encoding: str) -> bool:

@@ -48,7 +48,7 @@ def test_other_encodings_are_named_and_the_printed_command_converts_them(tmp_pat
         (b"1 a\r\n2 b\r3 \xff\xfe\xff\n", r"line 3 .* 0xff"),
         (b"1 car\n\0\0\0\0", r"line 2 .* 0x00"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"<!DOCTYPE html>\n<html>", "HTML page"),
         (b"PK\x03\x04 and more", "ZIP"),
         (b"\0\5\x16\7\0\2\0\0Mac OS X", "macOS"),
     ],

@@ -28,6 +28,7 @@ def show(
     seed: Annotated[int | None, typer.Option(min=0, help="of the choice; default: 0")] = None,
     out: Annotated[Path, typer.Option(help="FILE.png or FILE.html")] = Path("samples.png"),
     size: Annotated[int, typer.Option(min=32, help="longer side of an image on the sheet, in pixels")] = 320,
+    depth: Annotated[int, typer.Option(min=8, max=16, help="bits in use of images, as data.depth in a training")] = 8,
 ) -> None:
     """Draw samples: image, outlined mask, expression, id, split and category."""
     from s4eca.data.audit import survey
@@ -52,7 +53,7 @@ def show(
             raise S4ecaError(f"None of the {len(records):,} samples in {root} fits: ask for less.")
         chosen = random.Random(seed or 0).sample(found, min(n or 8, len(found)))
     title = f"{root.name}: {len(chosen):,} of {len(found):,} samples"
-    write_sheet(out, [Section(title, chosen)], size, min(MOST_COLUMNS, len(chosen)))
+    write_sheet(out, [Section(title, chosen, depth=depth)], size, min(MOST_COLUMNS, len(chosen)))
     typer.echo(str(out))
 
 

@@ -67,7 +67,7 @@ def _read(layout: DataLayout, source: Path, splits: Sequence[str], options: dict
     for name, value in options.items():
         if name not in known:
             raise S4ecaError(f"The reader of {layout.title} has no option {name}: it has {', '.join(known) or 'none'}.")
-        if known[name].annotation is int and isinstance(value, str):
+        if known[name].annotation in (int, int | None) and isinstance(value, str):
             try:
                 options[name] = int(value)
             except ValueError as error:

@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco
 
 from s4eca.data.defects import DefectError
+from s4eca.data.file_kinds import explained
 from s4eca.data.geometry import read_regions
+from s4eca.data.images import image_size
 from s4eca.data.references import MaskSource
 from s4eca.data.rle import paint
+from s4eca.data.two_values import SOFT_THRESHOLD, find_object, read_grey, read_planes, values_seen
 from s4eca.errors import S4ecaError
 from s4eca.text import unmark
-
-# These hold more than 8 bits; converting them to "L" would clip, so they are compared as they are.
-_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "F")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,42 +151,36 @@ class StoredMask:
 
 @dataclass(frozen=True, slots=True)
 class FileMask:
-    """A mask stored as a grey image, as RefSegRS has them (8-bit PackBits TIFF, 0 and 255).
+    """A mask stored as an image, as RefSegRS has them (8-bit PackBits TIFF, 0 and 255).
 
     Attributes:
         path: the file.
-        threshold: a pixel belongs to the mask when its grey value is above it; 50 is the LAVT lineage's value.
+        threshold: a pixel belongs to the mask when its grey value is above it; None goes by the values that are there,
+            see `find_object`.
         id: the reference, for messages.
     """
 
     path: Path
-    threshold: int = 50
+    threshold: int | None = None
     id: str = ""
 
     def decode(self) -> np.ndarray:
-        """Returns the mask as a bool array (H, W); raises `S4ecaError` where the file cannot be read."""
-        return self._grey() > self.threshold
+        """Returns the mask as a bool array (H, W).
 
-    def _grey(self) -> np.ndarray:
-        try:
-            with Image.open(self.path) as image:
-                return np.asarray(image if image.mode in _DEEP_MODES else image.convert("L"))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            grey = _read_with_opencv(self.path)
-            if grey is None:
-                raise S4ecaError(
-                    f"The mask of reference {self.id} in {self.path} cannot be decoded ({error}):"
-                    " unpack the dataset's archive again."
-                ) from error
-            return grey
+        Raises:
+            S4ecaError: the file cannot be read, or its values do not tell the object from the background.
+        """
+        with explained(f"The mask of reference {self.id} in {self.path} cannot be decoded", self.path):
+            if self.threshold is None:
+                return find_object(read_planes(self.path))
+            grey = read_grey(self.path)
+        return grey > self.threshold
 
-
-def _read_with_opencv(path: Path) -> np.ndarray | None:
-    """Reads a grey image at any depth; some Pillow builds lack the TIFF compression that OpenCV brings along."""
-    try:
-        return cv2.imread(str(path), cv2.IMREAD_ANYDEPTH)
-    except cv2.error:
-        return None
+    def seen(self) -> str:
+        """Returns what is in the file, for messages; raises as `decode`."""
+        with explained(f"The mask of reference {self.id} in {self.path} cannot be decoded", self.path):
+            above = "" if self.threshold is None else f" and the threshold is {self.threshold}"
+            return f"{self.path}, which holds {values_seen(self.path)}{above}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,21 +202,6 @@ class EmptyMask:
         return np.zeros(self.size or image_size(self.image, self.id), dtype=bool)
 
 
-def image_size(path: Path, id: str = "") -> tuple[int, int]:
-    """Returns (height, width) of an image file without decoding it.
-
-    Raises:
-        S4ecaError: the file is missing or no image; the message names the reference `id`.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise S4ecaError(
-            f"The size of image {path} of reference {id} cannot be read ({error}): replace the file with a whole copy."
-        ) from error
-
-
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """Returns a mask (H, W) as compressed COCO RLE, `{"size": [H, W], "counts": str}`."""
     encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -242,7 +219,8 @@ def mask_fingerprint(mask: MaskSource) -> str:
     if isinstance(mask, RleMask):
         return json.dumps([list(mask.rles), mask.size], sort_keys=True, default=lambda value: value.decode())
     if isinstance(mask, FileMask):
-        return f"{mask.path.name}:{mask.path.stat().st_size}:{mask.threshold}"
+        threshold = SOFT_THRESHOLD if mask.threshold is None else mask.threshold  # as runs of earlier versions have it
+        return f"{mask.path.name}:{mask.path.stat().st_size}:{threshold}"
     if isinstance(mask, EmptyMask):
         return f"no target: {mask.size}"
     array = mask.decode()

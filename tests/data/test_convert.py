@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from layouts import SAMPLES, box_mask, picture, rle, write_jsonl, write_refsegrs, write_risbench, write_rrsis_d
 from s4eca.data import LAYOUTS, FileMask, Reference, RleMask, convert
-from s4eca.data.dataset import read_image
+from s4eca.data.images import read_image
 from s4eca.data.readers.refer_writer import write_refer
 from s4eca.data.readers.refsegrs import category_of
 from s4eca.errors import S4ecaError

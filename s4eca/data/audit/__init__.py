@@ -8,7 +8,9 @@ error: the readers refuse it, since a training or an evaluation would fail or it
     `unreadable-file`, `bad-entry`, `repeated-annotation-id` (rows that differ share an id), `missing-annotation`,
     `missing-image-entry`, `other-image` (the annotation belongs to another image), `other-split` (file and line
     disagree), `missing-image`, `missing-mask`, `damaged-image` (refused when the image is opened), `damaged-mask`,
-    `empty-expression`, `repeated-id` (in one split), `no-target-with-mask`, `no-instances` beside images.
+    `unusable-image` and `unusable-mask` (whole, of a kind that is not read), `empty-split` (nearly all of its targets,
+    not meant to be), `empty-expression`, `repeated-id` (in one split), `no-target-with-mask`, `no-instances` beside
+    images.
 warning: a run goes through, but its numbers may not compare with others, or other people's code will trip.
     `split-size` (not the published one), `unknown-split`, `unknown-category`, `other-category` (refs and instances
     differ), `misspelt-key`, `truncated`, `id-in-two-splits`, `leaked-sample` (the same image with the same expression

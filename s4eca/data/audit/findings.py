@@ -11,7 +11,8 @@ from s4eca.data.defects import DefectError
 ERRORS = (
     *("unreadable-file", "no-instances", "bad-entry", "repeated-annotation-id", "missing-annotation"),
     *("missing-image-entry", "other-image", "other-split", "missing-image", "missing-mask", "damaged-image"),
-    *("damaged-mask", "empty-expression", "repeated-id", "no-target-with-mask"),
+    *("damaged-mask", "unusable-image", "unusable-mask", "empty-split", "empty-expression", "repeated-id"),
+    "no-target-with-mask",
 )
 """Codes of the errors: what training and evaluation refuse too. A test holds a fixture of each against the readers."""
 

@@ -53,7 +53,7 @@ def read_risbench(layouts: Mapping[str, Layout]) -> tuple[list[Record], list[Fin
         images, masks = ImageFolder(layout.images), ImageFolder(layout.masks)
         ids = unique_ids([Path(below(name)).stem for name, _ in named])
         for id, (name, expression) in zip(ids, named, strict=True):
-            mask = FileMask(masks.file(name), risbench.THRESHOLD, id)
+            mask = FileMask(masks.file(name), id=id)
             records.append(Record(id, split, expression, None, images.file(name), mask))
     return records, findings
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from s4eca.data.defects import DefectError
 from s4eca.data.geometry import Extent, check_fit, check_segmentation
-from s4eca.data.masks import image_size, unusable
+from s4eca.data.images import image_size
+from s4eca.data.masks import unusable
 from s4eca.data.readers.checks import SPLITS, is_id, read_mark, unique_ids
 from s4eca.data.readers.names import below
 from s4eca.data.rle import check_size

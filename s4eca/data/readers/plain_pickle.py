@@ -38,10 +38,10 @@ def load_plain_pickle(path: Path) -> Any:
     except Exception as error:  # a damaged pickle raises nearly anything
         with path.open("rb") as stream:
             head = stream.read(64)
-        kind = None if head.startswith(b"\x80") else foreign(head)
+        kind = foreign(head)
         if re.match(rb"\s*[\[{]\s*[\"{\]}]", head):
-            kind = "JSON: give it a name that ends in .json"
-        reason = f"it is {kind}" if kind else f"{error}: take a whole copy of it"
+            kind = "JSON", "give it a name that ends in .json"
+        reason = f"it is {kind[0]}: {kind[1]}" if kind else f"{error}: take a whole copy of it"
         raise S4ecaError(f"{path} cannot be read as a pickle, {reason}.") from error
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.defects import DefectError, raise_first
-from s4eca.data.masks import EmptyMask, StoredMask, image_size
+from s4eca.data.images import image_size
+from s4eca.data.masks import EmptyMask, StoredMask
 from s4eca.data.readers.checks import (
     SPLITS,
     check_by_split,

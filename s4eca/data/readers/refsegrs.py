@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,12 +53,13 @@ def read_refsegrs(
     strict_counts: bool = False,
     expected: Mapping[str, int] = REFSEGRS_COUNTS,
     need_files: bool = True,
+    threshold: int | None = None,
 ) -> list[Reference]:
     """Reads one split in the order of its phrase file.
 
     A line is `<id> <expression>`; image and mask are `<id>.tif`, see `place`. Masks are semantic: every instance of the
-    class, grey values above 50. The category is the class that the expression names first, the longer name where two
-    begin together ("road marking" before "road"), None where it names none.
+    class. The category is the class that the expression names first, the longer name where two begin together ("road
+    marking" before "road"), None where it names none.
 
     Args:
         root: the folder with `images/`, or one above it.
@@ -65,6 +67,7 @@ def read_refsegrs(
         strict_counts: a split size other than the published one is an error instead of a warning.
         expected: published split sizes.
         need_files: False to read the phrases without images and masks.
+        threshold: see `FileMask`.
 
     Raises:
         S4ecaError: files are missing, or a line has no expression.
@@ -80,7 +83,8 @@ def read_refsegrs(
                 f"Line {number} of {layout.phrases} begins with {name!r}, which is no image's id"
                 f" ({f'{name} {expression}'!r}): put a blank or a tab behind the id."
             )
-        references.append(Reference(id, image, expression, split, category_of(expression), FileMask(mask, id=id)))
+        target = FileMask(mask, threshold, id)
+        references.append(Reference(id, image, expression, split, category_of(expression), target))
     check_references(references, layout, f"RefSegRS in {root}", split, expected, strict_counts, need_files)
     return references
 
@@ -177,10 +181,19 @@ def write_refsegrs(references: References, out: Path, images: str) -> None:
 
 
 class RefSegRSDataModule(ReferringDataModule):
-    """RefSegRS."""
+    """RefSegRS.
+
+    Args:
+        threshold: see `FileMask`.
+        options: as for `ReferringDataModule`.
+    """
 
     name = "refsegrs"
 
+    def __init__(self, *, threshold: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.threshold = threshold
+
     def read(self, split: str) -> list[Reference]:
         """Returns the references of a split, see `read_refsegrs`."""
-        return read_refsegrs(self.root, split, self.strict_counts)
+        return read_refsegrs(self.root, split, self.strict_counts, threshold=self.threshold)

@@ -21,7 +21,6 @@ from s4eca.errors import S4ecaError
 
 # The sum, 52,472, is the published one; how it splits is what users of the dataset report.
 RISBENCH_COUNTS = {"train": 26_300, "val": 10_013, "test": 16_159}
-THRESHOLD = 0  # reads masks of 0 and 255 and of 0 and 1 alike
 
 _BASES = ("", "RISBench_dataset", "RISBench", "RISBench/RISBench_dataset")
 # The release, then names that some users have given its folders.
@@ -32,7 +31,7 @@ def read_risbench(
     root: str | Path,
     split: str,
     strict_counts: bool = False,
-    threshold: int = THRESHOLD,
+    threshold: int | None = None,
     expected: Mapping[str, int] = RISBENCH_COUNTS,
     need_files: bool = True,
 ) -> list[Reference]:
@@ -46,7 +45,7 @@ def read_risbench(
         root: the folder with `img_rgb/` and `mask/`, or one above it.
         split: `train`, `val` or `test`.
         strict_counts: a split size other than the published one is an error instead of a warning.
-        threshold: a pixel belongs to the mask when its grey value is above it.
+        threshold: see `FileMask`.
         expected: published split sizes.
         need_files: False to read the phrases without images and masks.
 
@@ -144,7 +143,7 @@ class RISBenchDataModule(ReferringDataModule):
 
     name = "risbench"
 
-    def __init__(self, *, threshold: int = THRESHOLD, max_tokens: int = 50, **options: Any) -> None:
+    def __init__(self, *, threshold: int | None = None, max_tokens: int = 50, **options: Any) -> None:
         super().__init__(max_tokens=max_tokens, **options)
         self.threshold = threshold
 

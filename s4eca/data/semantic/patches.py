@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s4eca.data.dataset import read_image
-from s4eca.data.masks import image_size
+from s4eca.data.images import image_size, read_image
 from s4eca.data.semantic.isaid import LABEL_ENDING, OVERLAP, PATCH, PATCH_COUNTS, read_isaid
 from s4eca.data.semantic.labelled import IGNORED, LabelledImage
 from s4eca.data.semantic.palette import read_labels

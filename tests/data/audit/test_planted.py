@@ -228,7 +228,7 @@ def copy_within(root):
         (cut_short, ERROR, "damaged-image", "104", set()),
         (empty_file, ERROR, "damaged-image", "104", set()),
         (no_picture, ERROR, "damaged-image", "104", set()),
-        (deep, ERROR, "damaged-image", "104", set()),
+        (deep, ERROR, "unusable-image", "104", set()),
         (remove, ERROR, "missing-image", "104", set()),
         (leave_over, NOTE, "unused-image", "extra.jpg", set()),
         (widen, WARNING, "mask-size", "104", {"stated-size"}),

@@ -142,7 +142,7 @@ def test_changed_bytes_give_plain_values_or_an_error(tmp_path_factory, data):
     ("content", "words"),
     [
         (b'[{"ref_id": 1}]', r"it is JSON.*\.json"),
-        (b"<html>", "web page"),
+        (b"<html>", "HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\0\5\x16\7\0\2", "macOS"),
         (pickle.dumps([1, 2])[:-3], "whole copy"),

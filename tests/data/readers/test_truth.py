@@ -7,12 +7,14 @@ import resource
 
 import numpy as np
 import pytest
+import tifffile
 
 from layouts import HEIGHT, SAMPLES, WIDTH, box_mask, rle, write_jsonl, write_refsegrs, write_rrsis_d
 from s4eca.data import read_jsonl, read_refer, read_refsegrs
 from s4eca.data.audit import Severity, audit
 from s4eca.data.audit.findings import ERRORS
 from s4eca.data.dataset import ReferenceDataset
+from s4eca.data.readers.refsegrs import RefSegRSDataModule
 from s4eca.errors import S4ecaError
 
 SQUARE = [4, 4, 20, 4, 20, 15, 4, 15]
@@ -381,9 +383,31 @@ def test_what_the_audit_calls_an_error_the_reader_refuses(tmp_path, name):
         read(root, split)
 
 
+# what is in pixel files: looked at before a run starts, and when a sample is made
+PIXELS_WRONG = {
+    "unusable-image": ("images/47.tif", np.full((HEIGHT, WIDTH, 3), 4000, np.uint16), "47.tif .*uint16"),
+    "unusable-mask": (
+        "masks/47.tif",
+        np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH),
+        "47.tif .*where two",
+    ),
+    "empty-split": ("masks/47.tif", np.zeros((HEIGHT, WIDTH), np.uint8), "nothing to find: 1 of 1 "),
+}
+
+
+@pytest.mark.parametrize("code", PIXELS_WRONG)
+def test_what_pixel_files_hold_is_refused_before_a_run(tmp_path, code):
+    path, values, words = PIXELS_WRONG[code]
+    root = write_refsegrs(tmp_path, test=1)
+    tifffile.imwrite(root / path, values)
+    assert code in errors_of(root)
+    with pytest.raises(S4ecaError, match=words):
+        RefSegRSDataModule(root=root, batch_size=1, image_size=32).setup("test")
+
+
 def test_every_error_of_the_audit_has_a_fixture():
     """So that the two cannot drift apart; an image is opened when its sample is made, and refused then."""
-    assert {code for _, code, *_ in DEFECTS.values()} | {"damaged-image"} == set(ERRORS)
+    assert {code for _, code, *_ in DEFECTS.values()} | {"damaged-image", *PIXELS_WRONG} == set(ERRORS)
 
 
 def test_a_damaged_image_is_refused_when_it_is_opened(tmp_path):
