@@ -9,6 +9,7 @@ from pathlib import Path
 import tifffile
 from PIL import Image
 
+from s4eca.data.readers.listing import Listing
 from s4eca.errors import S4ecaError
 from s4eca.text import foreign
 
@@ -185,9 +186,7 @@ def _jpeg_bits(head: bytes) -> int | None:
 
 
 def _beside(path: Path) -> str:
-    """Returns the names that differ from a missing file's by their ending only, in words."""
-    try:
-        names = sorted(other.name for other in path.parent.iterdir() if other.stem.lower() == path.stem.lower())
-    except OSError:
-        return f", nor its folder {path.parent}"
-    return f", only {', '.join(names[:3])}" if names else ""
+    """Returns what is there instead of a missing file: names that differ by their ending only, or what else."""
+    listing = Listing()
+    names = sorted(name for name in listing.folder(path.parent) if Path(name).stem.lower() == path.stem.lower())
+    return f", only {', '.join(names[:3])}" if names else f", and {listing.describe(path.parent)}"

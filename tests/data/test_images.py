@@ -273,7 +273,7 @@ def test_what_is_damaged_or_something_else_is_named(tmp_path, name):
 def test_a_missing_file_and_what_is_there_instead(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "3.PNG")
     assert "no such file, only 3.PNG" in str(refusal(tmp_path / "3.jpg"))
-    assert "nor its folder" in str(refusal(tmp_path / "none" / "3.jpg"))
+    assert f"no such file, and {tmp_path} holds" in str(refusal(tmp_path / "none" / "3.jpg"))
     assert "directory" in str(refusal(tmp_path)).lower()
 
 

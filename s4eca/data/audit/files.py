@@ -7,6 +7,7 @@ from pathlib import Path
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.records import Record
 from s4eca.data.masks import FileMask
+from s4eca.data.readers.checks import first_few
 from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
 
 
@@ -52,7 +53,7 @@ def check_files(records: Sequence[Record], root: Path) -> tuple[Present, list[Fi
 
     findings = []
     if alone:
-        looked = _few([str(folder) for folder in sorted(folders)])
+        looked = first_few([str(folder) for folder in sorted(folders)])
         text = f"no image is there (looked in {looked}): images are not checked"
         findings.append(Finding(Severity.NOTE, "annotations-alone", text, len(set(wanted.values()))))
     else:
@@ -82,7 +83,3 @@ def check_files(records: Sequence[Record], root: Path) -> tuple[Present, list[Fi
         text = f"samples whose mask file is missing (the first: {mask.path}; {listing.describe(mask.path.parent)})"
         findings += on_records(Severity.ERROR, "missing-mask", text, records, absent)
     return Present(there, frozenset(masks), alone), findings
-
-
-def _few(names: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

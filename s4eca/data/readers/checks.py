@@ -72,7 +72,7 @@ def check_unique(
     counts = Counter(reference.id for reference in references)
     repeated = [id for id, count in counts.items() if count > 1]
     if repeated:
-        raise S4ecaError(f"{source} has {len(repeated)} ids more than once ({_first(repeated)}): {remedy}.")
+        raise S4ecaError(f"{source} has {len(repeated)} ids more than once ({first_few(repeated)}): {remedy}.")
 
 
 def check_expressions(references: Iterable[Reference], source: Path) -> None:
@@ -80,7 +80,7 @@ def check_expressions(references: Iterable[Reference], source: Path) -> None:
     empty = [reference.id for reference in references if not reference.expression]
     if empty:
         raise S4ecaError(
-            f"{source} has {len(empty)} references whose expression is empty ({_first(empty)}): complete or remove"
+            f"{source} has {len(empty)} references whose expression is empty ({first_few(empty)}): complete or remove"
             " them."
         )
 
@@ -91,7 +91,7 @@ def check_files(references: Iterable[Reference], wanted: Iterable[Path]) -> None
     listing = Listing()
     missing = [(id, path) for id, path in zip(ids, wanted, strict=True) if not listing.has(path)]
     if missing:
-        names = _first([f"{path.name} of reference {id}" for id, path in missing])
+        names = first_few([f"{path.name} of reference {id}" for id, path in missing])
         folder = missing[0][1].parent
         raise S4ecaError(
             f"{len(missing)} of {len(ids)} files are missing from {folder} ({names}), and {listing.describe(folder)}:"
@@ -176,7 +176,8 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     return ids
 
 
-def _first(names: list[str], limit: int = 3) -> str:
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """Returns the first names, with dots where there are more."""
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 

@@ -212,8 +212,9 @@ def _row(raw: Any, position: int, path: Path, known: dict[str, str]) -> tuple[An
             f"entry {position}",
         ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = error if isinstance(error, ValueError) else repr(error)  # the words of others say little by themselves
         raise DefectError(
-            f"Entry {position} of {path} is not a REFER ref ({error!r}): take the refs file of the dataset, or mend the"
+            f"Entry {position} of {path} is not a REFER ref ({reason}): take the refs file of the dataset, or mend the"
             " entry.",
             "bad-entry",
             f"entry {position}",
@@ -264,7 +265,7 @@ def instance_rows(path: Path) -> Iterator[tuple[str, Any, tuple[int, int]]]:
             raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
     except (OSError, ValueError, RecursionError) as error:
         raise S4ecaError(
-            f"{path} cannot be read as COCO annotations ({error!r}): take a whole copy of it, with images, annotations"
+            f"{path} cannot be read as COCO annotations ({error}): take a whole copy of it, with images, annotations"
             " and categories."
         ) from error
 

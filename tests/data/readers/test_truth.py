@@ -1,5 +1,6 @@
 """What leaves a truth unreadable or in doubt: the readers refuse it by name, and the audit calls the same an error."""
 
+import json
 import math
 import multiprocessing
 import re
@@ -416,6 +417,18 @@ def test_a_damaged_image_is_refused_when_it_is_opened(tmp_path):
     assert set(errors_of(root)) == {"damaged-image"}
     with pytest.raises(S4ecaError, match="image of reference 122"):
         ReferenceDataset(read_refer(root, "test"), 32)[1]
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path):
+    """Blank lines count, in the reader as in the audit, wherever the defect is found."""
+    path = write_jsonl(tmp_path) / "datainfo/rrsisd_val.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for name, change in {"no segmentation": {"segmentation": None}, "no_target is 'x'": {"no_target": "x"}}.items():
+        lines = [json.dumps(rows[0]), json.dumps(rows[1] | change)]
+        path.write_bytes(b"\xef\xbb\xbf\r\n\n" + "\r\n \r".join(lines).encode())
+        with pytest.raises(S4ecaError, match=rf"Line 5 of .*rrsisd_val\.jsonl.* {name}"):
+            read_jsonl(tmp_path, "val")
+    assert errors_of(tmp_path)["bad-entry"][0] == ("line 5",)
 
 
 def warnings_of(root):
