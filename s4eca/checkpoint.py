@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 import s4eca
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder, write_text
+from s4eca.folders import visible
 from s4eca.segmenter import ReferringSegmenter, group_of
 from s4eca.tokenizer import tokenizer_files, tokenizer_from_files
 
@@ -194,7 +195,7 @@ def share(checkpoint: Checkpoint, folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise S4ecaError(f"{folder} is a file; give an empty or new folder.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "s4eca.json").is_file():
+    if visible(folder) and not (folder / "s4eca.json").is_file():
         raise S4ecaError(f"{folder} exists and is no shared checkpoint; give an empty or new folder.")
     stale = [name for name in MERGED.values() if (folder / name).exists()]
     if stale:

@@ -30,6 +30,7 @@ from huggingface_hub.errors import (
 
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder, write_text
+from s4eca.folders import is_hidden, visible
 from s4eca.weights.sources import first_line
 
 WANDB, HUB = "wandb:", "hf:"
@@ -140,7 +141,8 @@ def _from_hub(source: str) -> Path:
             return folder
         beginning = f"hf:{repository}{f'@{revision}' if revision else ''}/"
         names = _names_in(repository, revision, source, beginning)
-        found = [name for name in names if name.endswith(".ckpt") and PurePosixPath(name).is_relative_to(inside)]
+        paths = [PurePosixPath(name) for name in names if name.endswith(".ckpt")]
+        found = [str(path) for path in paths if path.is_relative_to(inside) and not is_hidden(path.name)]
         _check_count(found, source, beginning)
         return Path(huggingface_hub.hf_hub_download(repository, found[0], revision=revision))
     except S4ecaError:
@@ -165,7 +167,7 @@ def _names_in(repository: str, revision: str | None, source: str, beginning: str
         )
         if (noted / f"{root.name}.json").is_file():
             return json.loads((noted / f"{root.name}.json").read_text(encoding="utf-8"))
-        here = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.ckpt"))
+        here = sorted(path.relative_to(root).as_posix() for path in visible(root, "**/*.ckpt"))
         if not here:
             raise
         raise S4ecaError(
@@ -207,7 +209,7 @@ def _not_at_hub(source: str, repository: str, error: Exception) -> str:
 def _only_checkpoint(folder: Path, source: str) -> Path:
     if (folder / "s4eca.json").is_file():
         return folder
-    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.ckpt"))]
+    found = [str(path.relative_to(folder)) for path in visible(folder, "**/*.ckpt")]
     _check_count(found, source, f"{folder}/")
     return folder / found[0]
 

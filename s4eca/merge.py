@@ -20,6 +20,7 @@ from s4eca.build import Config, build_module, instantiate
 from s4eca.checkpoint import MERGED, Checkpoint, describe, load_learned, read_checkpoint, share
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
+from s4eca.folders import visible
 from s4eca.frozen_dtype import in_fp32
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.towers.base import Tower
@@ -53,7 +54,7 @@ def merge(
         raise S4ecaError(
             f"{checkpoint.path} was trained with tuning={method.name}, which cannot be merged: only tuning=lora can."
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or visible(folder)):
         raise S4ecaError(f"{folder} exists already; give a new or empty folder to merge into.")
     make_folder(folder)
     for tower, weights in (("vision", vision_weights), ("text", text_weights)):

@@ -55,6 +55,7 @@ def test_the_hub_gives_shared_folders_and_files(hub, trained):
     (hub.root / "me/shared/README.md").write_text("a model card")
     share(read_checkpoint(trained), hub.put("me/many") / "seed0")
     shutil.copy(trained, hub.put("me/file") / "model.ckpt")
+    (hub.root / "me/file/._model.ckpt").write_text("left by macOS")
     for source in ("hf:me/shared", "hf:me/many/seed0", "hf:me/shared@main", f"hf:me/shared@{COMMIT}", "hf:me/file",
                    "hf:me/file/model.ckpt", f"hf:me/file@{COMMIT}/model.ckpt"):  # fmt: skip
         assert same(locate_checkpoint(source), trained), source

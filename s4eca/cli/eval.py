@@ -93,6 +93,7 @@ def describe(
         "expressions": "real" if options.shuffled is None else f"shuffled with seed {options.shuffled}",
         "image_size": config["image_size"],
         "resize": data.resize,
+        **({"depth": data.depth} if data.depth != 8 else {}),
         "max_tokens": data.max_tokens,
         "checkpoint": origin or checkpoint.path.name,
         "selected_by": (config["callbacks"].get("best") or {}).get("monitor"),

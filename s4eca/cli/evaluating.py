@@ -121,6 +121,7 @@ def run_evaluation(
             references[choice.position],
             decode(collected.masks[references[choice.position].id]),
             explain(choice.position) if explain is not None else None,
+            data.depth,
         )
         for choice in choose_panels(evaluation, next(iter(evaluation.rows)), options.pictures)
     ]

@@ -17,6 +17,7 @@ from s4eca.cli.profile import profile
 from s4eca.cli.score import score
 from s4eca.cli.table import table
 from s4eca.cli.weights import weights
+from s4eca.folders import visible
 
 app = typer.Typer(
     name="s4eca",
@@ -73,7 +74,7 @@ def share(
     from s4eca.checkpoint_source import locate_checkpoint
 
     folder = write(read_checkpoint(locate_checkpoint(ckpt)), out)
-    for path in sorted(folder.iterdir()):
+    for path in visible(folder):
         typer.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from s4eca.folders import visible
+
 
 def merge(
     ckpt: Annotated[
@@ -22,6 +24,6 @@ def merge(
     from s4eca.merge import merge as run
 
     folder = run(read_checkpoint(locate_checkpoint(ckpt)), out, vision_weights, text_weights)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in (path for path in visible(folder, "**/*") if path.is_file()):
         typer.echo(f"{out / path.relative_to(folder)}  {path.stat().st_size / 2**20:.1f} MiB")
     typer.echo(f"evaluate with: python eval.py ckpt={out}")

@@ -85,6 +85,7 @@ def score_predictions(
         data = build_data(config)
         data.prepare_data()
         references = data.references(split)
+        data.check_targets(split)
         image_size, at = config["image_size"], config["at"]
         rows, sizes = count(masks, references, image_size, at, progress=True)
         about = {

@@ -28,6 +28,7 @@ def show(
     seed: Annotated[int | None, typer.Option(min=0, help="of the choice; default: 0")] = None,
     out: Annotated[Path | None, typer.Option(help="FILE.png or FILE.html; default: samples.png in this folder")] = None,
     size: Annotated[int, typer.Option(min=32, help="longer side of an image on the sheet, in pixels")] = 320,
+    depth: Annotated[int, typer.Option(min=8, max=16, help="bits in use of images, as data.depth in a training")] = 8,
 ) -> None:
     """Draw samples into samples.png or --out FILE: image, outlined mask, expression, id, split and category."""
     from s4eca.data.audit import survey
@@ -55,7 +56,7 @@ def show(
         chosen = random.Random(seed or 0).sample(found, min(n or 8, len(found)))
     title = f"{root.name}: {len(chosen):,} of {len(found):,} samples"
     typer.echo(f"{title} go to {out}{hint}")
-    write_sheet(out, [Section(title, chosen)], size, min(MOST_COLUMNS, len(chosen)))
+    write_sheet(out, [Section(title, chosen, depth=depth)], size, min(MOST_COLUMNS, len(chosen)))
 
 
 def matching(records: "Sequence[Record]", split: str | None, find: str | None, category: str | None) -> "list[Record]":

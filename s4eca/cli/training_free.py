@@ -97,6 +97,7 @@ def evaluate_training_free(config: Config, folder: Path | None, options: Options
             "expressions": "real" if options.shuffled is None else f"shuffled with seed {options.shuffled}",
             "image_size": config["image_size"],
             "resize": data.resize,
+            **({"depth": data.depth} if data.depth != 8 else {}),
             "tuning": "none, training-free",
         }
         return describe(config, data, pipeline, options) | facts | module.summary()

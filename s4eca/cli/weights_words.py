@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
 from s4eca.weights.sources import first_line
 from s4eca.weights_folder.needs import GROUPS, Need, list_needs
 
@@ -69,7 +70,7 @@ def _everything() -> Iterator[Need]:
         OmegaConf.set_struct(config, False)
         for group in groups:
             chosen = config[group]
-            for path in sorted((Path(conf_dir()) / group).glob("*.yaml")):
+            for path in visible(Path(conf_dir()) / group, "*.yaml"):
                 config[group] = OmegaConf.load(path)  # composing for each would take a minute
                 yield from _needs(config, (group,))
             config[group] = chosen

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s4eca.doctor.facts import Disk, Facts, Gpu, Hub, Torch, Wandb
+from s4eca.folders import visible
 
 # values of these are printed
 ENVIRONMENT = (
@@ -101,10 +102,10 @@ def cached_parts(environment: Mapping[str, str], home: Path) -> dict[str, tuple[
     base = Path(environment.get("HF_HOME") or home / ".cache" / "huggingface")
     folder = Path(environment.get("HF_HUB_CACHE") or base / "hub")
     found: dict[str, set[str]] = {}
-    for snapshot in sorted(folder.glob("models--*/snapshots/*")):
+    for snapshot in visible(folder, "models--*/snapshots/*"):
         name = snapshot.parts[-3].removeprefix("models--").replace("--", "/", 1)
         # a link of an interrupted download leads nowhere
-        files = [path for path in snapshot.rglob("*") if path.is_file()]
+        files = [path for path in visible(snapshot, "**/*") if path.is_file()]
         found.setdefault(name, set()).update(parts_of([path.relative_to(snapshot).as_posix() for path in files]))
     return {name: tuple(sorted(parts)) for name, parts in found.items() if parts}
 

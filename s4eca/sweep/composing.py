@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from s4eca.cli.config import conf_dir, flatten
 from s4eca.cli.train_config import compose_quietly
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
 from s4eca.sweep.space import Space, override
 
 LOCAL = (
@@ -104,7 +105,7 @@ def _parse(item: str) -> Override:
 
 
 def _check_options(group: str, values: Sequence[Any], where: str) -> None:
-    there = sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
+    there = [path.stem for path in visible(Path(conf_dir()) / group, "*.yaml")]
     for value in values:
         if value is not None and value not in there:
             raise S4ecaError(f"{where}: {group} has no option {value}; there are {', '.join(there)}.")

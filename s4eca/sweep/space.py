@@ -1,5 +1,6 @@
 """A search space: a YAML file that says which keys of `train.yaml` are tried, and over which values."""
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
+from s4eca.text import read_text
 from s4eca.wording import indefinite
 
 PARTS = {"metric", "direction", "sampler", "pruner", "space"}
@@ -150,15 +153,15 @@ def _find(name: str) -> Path:
         return path
     folder = Path(conf_dir()) / "sweep"
     if not (folder / f"{name}.yaml").is_file():
-        there = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        there = ", ".join(path.stem for path in visible(folder, "*.yaml"))
         raise S4ecaError(f"sweep={name} is no search space; there are {there}, or give the path of a .yaml file.")
     return folder / f"{name}.yaml"
 
 
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(read_text(path))), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise S4ecaError(f"{path} cannot be read as a search space: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise S4ecaError(f"{path} is no search space: it needs {', '.join(sorted(PARTS))}.")

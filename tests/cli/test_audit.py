@@ -1,6 +1,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -66,6 +67,20 @@ def test_errors_give_status_1_and_names(root):
     assert "101, 104, 107" in result.stdout
     assert "1 error," in result.stdout
     assert call("audit", root, "--no-pixels").exit_code == 0
+
+
+def test_images_of_more_bits_are_named_or_read_by_their_depth(root, tmp_path):
+    for path in (root / IMAGES).iterdir():
+        with Image.open(path) as image:
+            deep = np.asarray(image.convert("L")).astype(np.uint16) * 16
+        Image.fromarray(deep).save(path, format="PNG")
+    text = words(call("audit", root).stdout)
+    assert "error 8 unusable-image" in text
+    assert "8 bits" in text
+    assert call("audit", root, "--depth", 12).exit_code == 0
+    for depth, drawn in ((8, False), (12, True)):
+        call("show", root, "--out", tmp_path / "shown.html", "--size", 32, "--depth", depth)
+        assert ("cannot be decoded" not in (tmp_path / "shown.html").read_text()) is drawn
 
 
 def test_json_on_standard_output_is_nothing_but_json(root):

@@ -366,6 +366,8 @@ def test_what_is_looked_at(tmp_path):
         path = tmp_path / "hub" / f"models--{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    (tmp_path / "hub" / "models--e" / "snapshots").joinpath(".DS_Store").touch()
+    (tmp_path / "hub" / "models--h" / "snapshots" / "1" / "._model.safetensors").touch()
     (tmp_path / "hub" / "models--h" / "snapshots" / "1" / "model.bin").symlink_to("interrupted")
     assert cached_parts({"HF_HOME": str(tmp_path)}, tmp_path) == {
         "a/b": ("model.safetensors", "weights"), "e": ("tokenizer",), "f/g": ("deep/clip.pt", "weights"),

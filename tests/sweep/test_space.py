@@ -68,6 +68,15 @@ def test_a_bad_file_is_one_sentence_that_names_the_place(tmp_path, text, message
     assert "space.yaml" in str(refused.value)
 
 
+def test_a_byte_order_mark_and_another_encoding(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.lstrip(), encoding="utf-8-sig")
+    assert load_space(str(path)) == made_space(tmp_path)
+    path.write_text(f"{SPACE}# 学习率\n", encoding="gbk")
+    with pytest.raises(S4ecaError, match=r"space\.yaml .*probably GBK .*iconv"):
+        load_space(str(path))
+
+
 def test_a_space_that_is_not_there_says_which_are():
     with pytest.raises(S4ecaError, match=r"sweep=nowhere is no search space; there are demo, s4eca"):
         load_space("nowhere")

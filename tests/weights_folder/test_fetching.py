@@ -207,6 +207,8 @@ def test_verify_names_what_is_damaged_missing_and_unknown(hub, folder):
     (home / "config.json").unlink()
     (home / "extra.json").write_text("{}")
     (folder / "notes.txt").write_text("")
+    for litter in (folder / ".DS_Store", folder / "Thumbs.db", home / "._model.safetensors"):
+        litter.write_text("")
     result = run("verify", str(folder))
     assert isinstance(result.exception, S4ecaError)
     assert "4 files of" in str(result.exception)

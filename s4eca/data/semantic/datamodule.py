@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from s4eca.data.dataset import read_image
+from s4eca.data.images import read_image
 from s4eca.data.readers.checks import check_split
 from s4eca.data.sampler import EpochSampler
 from s4eca.data.semantic.isaid import read_isaid

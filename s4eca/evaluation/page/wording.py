@@ -32,6 +32,7 @@ _LABELS = {
     "seed": "Seed",
     "image_size": "Image size",
     "resize": "Resizing",
+    "depth": "Bits in use of the images' samples",
     "max_tokens": "Tokens per expression",
     "precision": "Precision",
     "data": "Data fingerprint",

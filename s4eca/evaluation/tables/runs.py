@@ -12,6 +12,8 @@ from typing import Any
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.tables.cost import find_cost_problem
 from s4eca.evaluation.tables.published import SCORES
+from s4eca.folders import visible
+from s4eca.text import read_json
 
 METRICS = "metrics.json"
 SWEEP = "multirun.yaml"  # Hydra writes it beside the run folders of a sweep
@@ -92,10 +94,10 @@ def read_run(file: Path) -> Run:
     """
     again = "evaluate again with eval.py or `s4eca score`"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except OSError as error:
         raise S4ecaError(f"{file} cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # not UTF-8, or not JSON
+    except ValueError as error:
         raise S4ecaError(f"{file} is damaged, it is not JSON ({error}): {again}.") from error
     about, protocols = (content.get(key) if isinstance(content, dict) else None for key in ("about", "protocols"))
     if not isinstance(about, dict) or not all(isinstance(about.get(key), str) for key in ("dataset", "split")):
@@ -151,7 +153,7 @@ def _files(path: Path) -> list[Path]:
     files = _own(path)
     if files:
         return files
-    found = {folder: _own(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
+    found = {folder: _own(folder) for folder in visible(path) if folder.is_dir()}
     if not any(found.values()):
         raise S4ecaError(
             f"{path} holds neither {METRICS} nor eval/*/{METRICS}, nor do its folders: evaluate the checkpoint first"
@@ -170,8 +172,8 @@ def _files(path: Path) -> list[Path]:
 def _is_of_labels(file: Path) -> bool:
     """Whether a file is an evaluation of label maps; what cannot be read is for `read_run` to say."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(file)
+    except (OSError, ValueError, S4ecaError):
         return False
     return isinstance(content, dict) and content.get("task") == "semantic"
 
@@ -180,7 +182,7 @@ def _own(folder: Path) -> list[Path]:
     """Returns the evaluation in an evaluation's folder, or those in a run's."""
     if (folder / METRICS).is_file():
         return [folder / METRICS]
-    return sorted(folder.glob(f"eval/*/{METRICS}"))
+    return visible(folder, f"eval/*/{METRICS}")
 
 
 def _problem(values: Any) -> str | None:

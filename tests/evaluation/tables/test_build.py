@@ -354,6 +354,8 @@ def test_a_sweep_is_its_runs(tmp_path):
     ]
     write(tmp_path / "multirun.yaml", "a: 1")
     (tmp_path / ".submitit").mkdir()
+    for hidden in (".old/eval/best_test", "lora_1/eval/.draft", "lora_1/eval/._best_test"):
+        write(tmp_path / hidden / "metrics.json", "{")
     assert [run.path for run in find_runs([tmp_path])] == files
     assert [run.path for run in find_runs(sorted(tmp_path.glob("[lm]*")))] == files
     with pytest.raises(S4ecaError, match=r"no evaluation of expressions in .*multirun\.yaml: give the run folders too"):
@@ -397,7 +399,7 @@ def test_a_damaged_file_is_named(tmp_path, change, message):
 
 def test_bytes_that_are_no_text_are_named(tmp_path):
     (tmp_path / "metrics.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(S4ecaError, match="is damaged, it is not JSON"):
+    with pytest.raises(S4ecaError, match=r"metrics\.json cannot be read as text"):
         find_runs([tmp_path])
 
 
