@@ -31,6 +31,8 @@ from s4eca.tokenizer import tokenizer_files, tokenizer_from_files
 
 PREFIX = "segmenter."
 META = "s4eca"
+SELECTED_BY = "selected_by"
+"""Entry of `META` that a file gets when it is written: the score that chose it, None for the last step's."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def describe(
     config: Mapping[str, Any] | None,
     tokenizer: PreTrainedTokenizerBase,
     data: Mapping[str, Any],
+    start: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns what a checkpoint says about itself, as plain values.
 
@@ -79,6 +82,7 @@ def describe(
         config: resolved config of the run, None for a run without one.
         tokenizer: its files are stored.
         data: name and fingerprint of the training data, see `ReferringDataModule.fingerprint`.
+        start: name and sha256 of the learned weights that training started from, None for a start from nothing.
     """
     return {
         "versions": {
@@ -93,6 +97,7 @@ def describe(
         "method": {"name": segmenter.method.name, "placement": segmenter.scope.placement},
         "base": {"text": segmenter.text.base.to_dict(), "vision": segmenter.vision.base.to_dict()},
         "data": dict(data),
+        **({"init_from": dict(start)} if start is not None else {}),
     }
 
 

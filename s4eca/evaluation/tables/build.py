@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.about import is_shuffled
+from s4eca.evaluation.about import UNSTATED, is_shuffled, name_backbone, name_backbones, stated_backbones
 from s4eca.evaluation.tables.cost import COSTS, cost_notes
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
 from s4eca.evaluation.tables.rows import MARKS, Row, published_row, run_row
@@ -135,7 +135,7 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     for members in groups:
         run = members[0]
         others = [other[0] for other in groups if other[0] is not run and other[0].name == run.name]
-        parts = []
+        parts = _backbones_apart(run, others)
         for entry in _TELLING:
             value = _entry(run, entry)
             if all(_entry(other, entry) == value for other in others) or (entry == "seed" and len(members) > 1):
@@ -152,6 +152,21 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         label if labels.count(label) == 1 else f"{label} [{members[0].path}]"
         for label, members in zip(labels, groups, strict=True)
     ]
+
+
+def _backbones_apart(run: Run, others: Sequence[Run]) -> list[str]:
+    """Names the backbones that other runs of the name do not have, with their hashes where that tells no more."""
+    mine, parts = stated_backbones(run.about), []
+    if not mine and any(stated_backbones(other.about) for other in others):
+        return [UNSTATED]
+    for role, base in mine.items():
+        theirs = [other for run in others if (other := stated_backbones(run.about).get(role)) is not None]
+        unlike = [other for other in theirs if any(other.get(key) != base.get(key) for key in ("name", "sha256"))]
+        if unlike:
+            name = name_backbone(base)
+            alike = any(name_backbone(other) == name for other in unlike)
+            parts.append(f"{name} {str(base.get('sha256'))[:12]}" if alike else name)
+    return parts
 
 
 def _entry(run: Run, entry: str) -> Any:
@@ -184,6 +199,8 @@ def _describe(runs: Sequence[Run], protocol: str) -> str:
         counts.append("mean ± sample deviation over seeds " + ", ".join(str(run.about["seed"]) for run in runs))
     elif about.get("seed") is not None:
         counts.append(f"seed {about['seed']}")
+    stated = name_backbones(about)
+    counts.append(stated if stated == UNSTATED else f"on {stated}")
     return f"protocol {protocol}, {', '.join(counts)}"
 
 
