@@ -47,12 +47,18 @@ def stated_backbones(about: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]
     return {str(role): base for role, base in backbones.items() if isinstance(base, Mapping) and base.get("name")}
 
 
+def name_weights(base: Mapping[str, Any]) -> str:
+    """Returns where a backbone's weights are from: the hub, a file or folder, or its random ones by their seed."""
+    source = str(base.get("source") or "hub")
+    if source.startswith("random:"):
+        return f"random weights, seed {source.partition(':')[2]}"
+    return source.rpartition("/")[2]
+
+
 def name_backbone(base: Mapping[str, Any]) -> str:
     """Returns a backbone's name and where its weights are from, where that is not the hub's own place for it."""
-    name, source = str(base.get("name")), str(base.get("source") or "hub")
-    if source.startswith("random:"):
-        return f"{name} (random weights, seed {source.partition(':')[2]})"
-    return name if source == "hub" else f"{name} ({source.rpartition('/')[2]})"
+    weights = name_weights(base)
+    return str(base["name"]) if weights == "hub" else f"{base['name']} ({weights})"
 
 
 def name_backbones(about: Mapping[str, Any]) -> str:

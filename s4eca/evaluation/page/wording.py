@@ -21,17 +21,19 @@ _RULES = {
 }
 
 # with a place of their own on the page, or for programs
-_TITLE = ("dataset", "split", "name", "command", "notes", "cost", "backbones", "training_data", *FOR_PROGRAMS)
+_TITLE = ("dataset", "split", "name", "command", "notes", "cost", *FOR_PROGRAMS)
 _LABELS = {
-    "checkpoint": "Checkpoint",
-    "predictions": "Predictions",
-    "selected_by": "Checkpoint chosen by",
-    "expressions": "Expressions",
-    "trained_on": "Trained on",
     "tuning": "Tuning method",
+    "backbones": "Backbones",
     "fusion": "Fusion",
     "decoder": "Decoder",
     "loss": "Loss",
+    "trained_on": "Trained on",
+    "training_data": "Training data",
+    "checkpoint": "Checkpoint",
+    "selected_by": "Checkpoint chosen by",
+    "predictions": "Predictions",
+    "expressions": "Expressions",
     "learned_parameters": "Trainable parameters",
     "method_share": "Method's share of the towers",
     "seed": "Seed",
@@ -78,25 +80,22 @@ def list_facts(about: Mapping[str, Any]) -> list[Fact]:
     """Returns what `about` holds beside title and command: known keys first, then all others under their own name."""
     known = [key for key in _LABELS if key in about]
     others = [key for key in about if key not in _LABELS and key not in _TITLE]
-    facts = [Fact(_LABELS.get(key, _spoken(key)), _value(about[key], key)) for key in [*known, *others]]
-    return [*_backbones(about), *_training_data(about), *facts]
-
-
-def _backbones(about: Mapping[str, Any]) -> list[Fact]:
     facts = []
-    for role, base in stated_backbones(about).items():
-        label = f"{_spoken(role)} backbone" if role in ("vision", "text") else _spoken(role)
-        facts.append(Fact(label, name_backbone(base) + _hash(base)))
-    return facts or [Fact("Backbones", "not stated")]
+    for key in [*known, *others]:
+        if key == "backbones":
+            facts += [Fact(_role(role), _backbone(base)) for role, base in stated_backbones(about).items()]
+        else:
+            facts.append(Fact(_LABELS.get(key, _spoken(key)), _value(about[key], key)))
+    return facts
 
 
-def _training_data(about: Mapping[str, Any]) -> list[Fact]:
-    data = about.get("training_data")
-    if not isinstance(data, Mapping):
-        return []
-    listed = [f"{split} {_value(data[split])}" for split in ("train", "val") if data.get(split)]
-    listed += [f"{name}: {what}" for name, what in (data.get("parts") or {}).items()]
-    return [Fact("Training data", "; ".join(listed))]
+def _role(role: str) -> str:
+    return f"{_spoken(role)} backbone" if role in ("vision", "text") else _spoken(role)
+
+
+def _backbone(base: Mapping[str, Any]) -> str:
+    options = base.get("options")
+    return name_backbone(base) + _hash(base) + (f"; {_value(options)}" if options else "")
 
 
 def explain(protocol: str, about: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.about import UNSTATED, is_shuffled, name_backbone, name_backbones, stated_backbones
+from s4eca.evaluation.about import UNSTATED, is_shuffled, name_backbones, name_weights, stated_backbones
 from s4eca.evaluation.tables.cost import COSTS, cost_notes
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
 from s4eca.evaluation.tables.rows import MARKS, Row, published_row, run_row
@@ -138,7 +138,11 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         parts = _backbones_apart(run, others)
         for entry in _TELLING:
             value = _entry(run, entry)
-            if all(_entry(other, entry) == value for other in others) or (entry == "seed" and len(members) > 1):
+            # a shared folder has no cost.json, which is no other setting
+            lacking = (None,) if entry == "grad_checkpointing" else ()
+            if all(_entry(other, entry) in (value, *lacking) for other in others):
+                continue
+            if any(_entry(member, entry) != value for member in members):  # what seeds of one training may differ in
                 continue
             if value is None and entry in _NEWER:
                 continue
@@ -162,10 +166,12 @@ def _backbones_apart(run: Run, others: Sequence[Run]) -> list[str]:
     for role, base in mine.items():
         theirs = [other for run in others if (other := stated_backbones(run.about).get(role)) is not None]
         unlike = [other for other in theirs if any(other.get(key) != base.get(key) for key in ("name", "sha256"))]
-        if unlike:
-            name = name_backbone(base)
-            alike = any(name_backbone(other) == name for other in unlike)
-            parts.append(f"{name} {str(base.get('sha256'))[:12]}" if alike else name)
+        if any(other["name"] == base["name"] for other in unlike):
+            weights = name_weights(base)
+            alike = any(name_weights(other) == weights for other in unlike)
+            parts.append(f"{weights} {str(base.get('sha256'))[:12]}" if alike else weights)
+        elif unlike:
+            parts.append(str(base["name"]))
     return parts
 
 
