@@ -31,8 +31,8 @@ from s4eca.tokenizer import tokenizer_files, tokenizer_from_files
 
 PREFIX = "segmenter."
 META = "s4eca"
-SELECTED_BY = "selected_by"
-"""Entry of `META` that a file gets when it is written: the score that chose it, None for the last step's."""
+SELECTED_BY = "s4eca_selected_by"
+"""What a file says beside `META` since it was written: the score that chose it, None for the last step's."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Checkpoint:
     Attributes:
         path: where it was read from.
         state: learned tensors by their name in `ReferringSegmenter`.
-        meta: what `describe` wrote.
+        meta: what `describe` wrote, and `SELECTED_BY`.
     """
 
     path: Path
@@ -123,7 +123,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not isinstance(content, dict) or META not in content or "state_dict" not in content:
         raise S4ecaError(f"{path} is not a checkpoint of s4eca; give one that a run has written.")
     state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
-    return Checkpoint(path, state, content[META])
+    written = {SELECTED_BY: content[SELECTED_BY]} if SELECTED_BY in content else {}
+    return Checkpoint(path, state, {**content[META], **written})
 
 
 def load_learned(segmenter: ReferringSegmenter, checkpoint: Checkpoint) -> None:

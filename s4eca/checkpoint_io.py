@@ -35,7 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise TypeError("checkpoints are files on this machine, for which there are no storage_options.")
         target = Path(path)
         if META in checkpoint:
-            checkpoint = {**checkpoint, META: {**checkpoint[META], SELECTED_BY: _selecting(checkpoint, str(path))}}
+            checkpoint = {**checkpoint, SELECTED_BY: _selecting(checkpoint, str(path))}
         partial = target.with_name(f".{target.name}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

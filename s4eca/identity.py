@@ -7,8 +7,10 @@ matter of the config: a path is a place, and what lies there is compared by its 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -60,7 +62,12 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def is_any(key: str, patterns: Iterable[str]) -> bool:
     """Whether a key is one of some patterns or below one."""
-    return any(fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*") for pattern in patterns)
+    return _matcher(tuple(patterns)).fullmatch(key) is not None
+
+
+@cache
+def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(item) for pattern in patterns for item in (pattern, f"{pattern}.*")) or "(?!)")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +134,8 @@ def describe_training(meta: Mapping[str, Any]) -> dict[str, Any]:
         }
     start = config.get("init_from")
     return {
-        "tuning": origin["method"]["name"] + (", merged" if origin is not meta else ""),
+        "tuning": meta["method"]["name"],
+        **({"merged_from": origin["method"]["name"]} if origin is not meta else {}),
         "backbones": backbones,
         **{group: _spoken(config[group]) for group in ("fusion", "decoder", "loss") if config.get(group)},
         "trained_on": data.pop("name", None),

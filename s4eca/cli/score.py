@@ -22,7 +22,7 @@ def score(
 ) -> None:
     """Score predictions: s4eca score PREDICTIONS data=NAME data.root=PATH data.split=test --out FILE.json.
 
-    Further KEY=VALUE (at, image_size, bootstrap, name, seed, tuning, vision, text, any key of the data) are those of
+    Further KEY=VALUE (at, image_size, bootstrap, name, seed, made_by.vision, any key of the data) are those of
     conf/score.yaml.
     """
     path, overrides = sort_arguments([str(predictions), *context.args])
@@ -119,9 +119,9 @@ def score_predictions(
 
 def stated(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what is said about the model that made the predictions; its weights are not known here."""
-    backbones = {tower: {"name": str(config[tower])} for tower in ("vision", "text") if config[tower] is not None}
-    tuning = {} if config["tuning"] is None else {"tuning": str(config["tuning"])}
-    return tuning | ({"backbones": backbones} if backbones else {})
+    said = {key: str(value) for key, value in config["made_by"].items() if value is not None}
+    backbones = {tower: {"name": said.pop(tower)} for tower in ("vision", "text") if tower in said}
+    return said | ({"backbones": backbones} if backbones else {})
 
 
 def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:

@@ -206,7 +206,8 @@ def describe_backbones(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
         for number, base in enumerate(models, 1):
             stated[role if number == 1 else f"{role} {number}"] = base.to_dict()
         if not models:
-            stated[role] = {"name": type(part).__name__}
+            kinds = [type(inner).__name__ for inner in getattr(part, "proposers", [part])]
+            stated[role] = {"name": " + ".join(kinds)}
     return stated
 
 

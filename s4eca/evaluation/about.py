@@ -7,6 +7,7 @@ from s4eca.identity import differing
 
 SAME = (
     *("tuning", "fusion", "decoder", "loss", "training_data", "trained_on", "init_from", "config"),
+    "merged_from",
     *("learned_parameters", "placement", "selected_by", "recipe", "parts"),
     *("expressions", "image_size", "resize", "max_tokens", "precision", "data", "at"),
 )
@@ -113,8 +114,8 @@ def _entries(about: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 def _is_told(key: str, about: Mapping[str, Any]) -> bool:
     """Whether an entry of its own says what a key of the config does."""
     group, _, name = key.partition(".")
-    if group in ("vision", "text", "tuning") and name in ("_target_", "name"):
-        return group == "tuning" or group in stated_backbones(about)
+    if group in ("vision", "text") and name in ("_target_", "name"):
+        return group in stated_backbones(about)
     return group in ("fusion", "decoder", "loss") and group in about
 
 

@@ -79,9 +79,12 @@ class Comparison:
 
     @property
     def differences(self) -> dict[str, list[str]]:
-        """In what the runs differ, the seed included: both values in words by entry."""
-        seeds = [str(about.get("seed", "not stated")) for about in (self.a, self.b)]
-        return list_differences(self.a, self.b) | ({"seed": seeds} if seeds[0] != seeds[1] else {})
+        """In what the runs differ, name and seed included: both values in words by entry."""
+        found = list_differences(self.a, self.b)
+        for entry in ("name", "seed"):
+            values = [str(about.get(entry)).replace("None", "none") for about in (self.a, self.b)]
+            found |= {entry: values} if values[0] != values[1] else {}
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Returns everything as plain values: a, b, differences, samples, images, bootstrap, protocols."""

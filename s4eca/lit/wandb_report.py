@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
-from s4eca.evaluation.about import FOR_PROGRAMS, is_shuffled, name_backbones
+from s4eca.evaluation.about import FOR_PROGRAMS, is_shuffled, name_backbones, stated_backbones
 from s4eca.evaluation.metrics import INTERSECTION, UNION
 from s4eca.evaluation.page.panels import Panel
 from s4eca.evaluation.protocols import PROTOCOLS
@@ -28,11 +28,11 @@ def send_evaluation(
 ) -> None:
     """Sends an evaluation to the logger's run; with several processes called by the first alone.
 
-    What made the numbers is in the run's config, and in its summary as `made_by`. Everything stands under
-    `DATASET/SPLIT/`, or `DATASET/SPLIT_shuffled/`: the tables `protocols`, `categories`,
+    Everything stands under `DATASET/SPLIT/`, or `DATASET/SPLIT_shuffled/`: the tables `protocols`, `categories`,
     `sizes` and `samples`, the images `best`, `median` and `worst` with truth and prediction as overlays, and in the
-    run's summary `PROTOCOL/SCORE`, fractions. The files are one artifact of type `evaluation`. Where there are more
-    samples than W&B shows in a run's table (10,000), the table is in the artifact instead.
+    run's summary `PROTOCOL/SCORE`, fractions, and the names of the `backbones`. The files are one artifact of type
+    `evaluation`, whose metadata say what made the numbers. Where there are more samples than W&B shows in a run's table
+    (10,000), the table is in the artifact instead.
 
     Args:
         logger: whose run gets it.
@@ -49,7 +49,6 @@ def send_evaluation(
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"evaluation-{run.id}-{place}")[:_NAME_LENGTH]
     shown = {key: value for key, value in about.items() if key not in FOR_PROGRAMS}
     artifact = wandb.Artifact(name, type="evaluation", metadata=shown)
-    run.config.update({place: shown}, allow_val_change=True)
 
     tables = {
         "protocols": wandb.Table(*_protocols(summary)),
@@ -68,7 +67,8 @@ def send_evaluation(
             if (known := _known(value)) is not None:
                 run.summary[f"{place}/{protocol}/{score}"] = known
 
-    run.summary[f"{place}/made_by"] = name_backbones(about)
+    if stated_backbones(about):
+        run.summary[f"{place}/backbones"] = name_backbones(about)
 
     for path in files:
         if path.is_dir():

@@ -182,14 +182,17 @@ def _entry(run: Run, entry: str) -> Any:
 
 def _run_notes(labels: Sequence[str], groups: Sequence[Sequence[Run]], protocol: str) -> list[str]:
     """Says what the runs' numbers are; runs of which the same is to be said are named together."""
-    named: dict[str, list[str]] = {}
+    named, backbones = {}, {}  # type: dict[str, list[str]], dict[str, list[str]]
     for label, members in zip(labels, groups, strict=True):
         named.setdefault(_describe(members, protocol), []).append(label)
+        backbones.setdefault(name_backbones(members[0].about), []).append(label)
+    listed = "; ".join(f"{', '.join(alike)}: {names}" for names, alike in backbones.items())
     several = {_describe(members, protocol) for members in groups if len(members) > 1}
-    return [
+    notes = [
         f"{'Runs' if len(alike) > 1 or text in several else 'Run'} {', '.join(alike)}: {text}."
         for text, alike in named.items()
     ]
+    return [*notes, f"Backbones. {listed}."]
 
 
 def _describe(runs: Sequence[Run], protocol: str) -> str:
@@ -205,8 +208,6 @@ def _describe(runs: Sequence[Run], protocol: str) -> str:
         counts.append("mean ± sample deviation over seeds " + ", ".join(str(run.about["seed"]) for run in runs))
     elif about.get("seed") is not None:
         counts.append(f"seed {about['seed']}")
-    stated = name_backbones(about)
-    counts.append(stated if stated == UNSTATED else f"on {stated}")
     return f"protocol {protocol}, {', '.join(counts)}"
 
 
