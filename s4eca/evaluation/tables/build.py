@@ -186,7 +186,10 @@ def _run_notes(labels: Sequence[str], groups: Sequence[Sequence[Run]], protocol:
     for label, members in zip(labels, groups, strict=True):
         named.setdefault(_describe(members, protocol), []).append(label)
         backbones.setdefault(name_backbones(members[0].about), []).append(label)
-    listed = "; ".join(f"{', '.join(alike)}: {names}" for names, alike in backbones.items())
+    everywhere = len(backbones) == 1 and len(groups) > 1
+    listed = "; ".join(
+        f"{'all runs' if everywhere else ', '.join(alike)}: {names}" for names, alike in backbones.items()
+    )
     several = {_describe(members, protocol) for members in groups if len(members) > 1}
     notes = [
         f"{'Runs' if len(alike) > 1 or text in several else 'Run'} {', '.join(alike)}: {text}."

@@ -224,6 +224,9 @@ def test_runs_of_which_the_same_is_to_be_said_share_a_note():
     notes = notes_of(runs)
     assert "Runs a, b: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, seed 0." in notes
     assert "Run c: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, seed 1." in notes
+    assert "Backbones. all runs: backbone not stated." in notes
+    known = [make_run(name=name, backbones={"vision": {"name": name.upper()}}) for name in "ab"]
+    assert "Backbones. a: A; b: B." in notes_of(known)
 
 
 def test_notes_say_what_the_marks_mean_for_whom():
