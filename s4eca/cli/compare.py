@@ -89,6 +89,6 @@ def _told(comparison: "Comparison") -> str:
     from s4eca.evaluation.about import lacks_identity, tell_differences
 
     old = any(lacks_identity(about) for about in (comparison.a, comparison.b))
-    if comparison.differences:
-        return f"They differ in {tell_differences(comparison.differences)}."
-    return "They state no difference" + (", nor all that made them." if old else ".")
+    told = tell_differences(comparison.differences)
+    differ = f"They differ in {told}." if told else "They state no difference."
+    return f"{differ} Results of an earlier version do not state all that made them." if old else differ

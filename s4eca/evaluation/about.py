@@ -76,10 +76,16 @@ def list_entries(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_differences(*abouts: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Returns the entries in which what made some evaluations differs, in words: for each the value of every one."""
+    """Returns the entries in which what made some evaluations differs, in words: for each the value of every one.
+
+    Of what an earlier version has written, the entries that all state are compared, and that backbones are not stated.
+    """
     listed = [_entries(about) for about in abouts]
     compared = [{key: value for key, (value, _) in entries.items()} for entries in listed]
     keys = dict.fromkeys(key for entries in compared for key in differing(compared[0], entries))
+    if len({lacks_identity(about) for about in abouts}) > 1:
+        common = {key: [entries[key][1] for entries in listed] for key in keys if all(key in item for item in listed)}
+        return {"backbones": [name_backbones(about) for about in abouts], **common}
     return {key: [entries[key][1] if key in entries else "not stated" for entries in listed] for key in keys}
 
 

@@ -309,7 +309,8 @@ def test_results_without_identity_are_read_and_merged_with_nothing(made):
     assert sum(UNSTATED in label for label in labels) == 2
     assert f": {UNSTATED}" in notes
     assert "2 evaluations are shown each for itself, as their backbones are not stated (seeds 0, 1)" in notes
-    assert "vision backbone (not stated; swin_tiny" in notes
+    assert f"as they differ in backbones ({UNSTATED}; swin_tiny" in notes
+    assert not any("None" in label for label in labels)
 
 
 def test_foreign_predictions_state_what_they_can(made):
