@@ -173,6 +173,8 @@ def _only_shows(target: str, monitor: object) -> bool:
 
 def _count(devices: Any) -> Any:
     """Returns how many devices Lightning takes; those that it counts itself stay as they are called."""
+    if devices in (-1, "-1"):
+        return "auto"
     if isinstance(devices, str) and "," in devices:
         return len([part for part in devices.split(",") if part.strip()])
     if isinstance(devices, list | tuple):

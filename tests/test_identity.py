@@ -127,7 +127,8 @@ def test_seeds_share_the_samples_of_a_step_and_of_a_batch_norm():
     assert batches(4, devices=4) == {"effective batch": 16, "batch of a norm": 4}
     assert batches(4, accumulated=4) == {"effective batch": 16, "batch of a norm": 4}
     assert batches(16, devices=2) == {"effective batch": 32, "batch of a norm": 16}
-    assert batches(16, devices="auto")["effective batch"] != 16, "how many that was is not known"
+    assert batches(16, devices="auto")["effective batch"] == "16 x auto", "how many that was is not known"
+    assert batches(16, devices=-1) == batches(16, devices="auto")
 
 
 def test_settings_are_the_same_once_flat(config):
