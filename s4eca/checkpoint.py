@@ -38,6 +38,8 @@ PARTS = ("method.safetensors", "head.safetensors", "s4eca.json")
 """What a shared folder is made of; the last one is there when the others are."""
 MERGED = {"vision": "vision.safetensors", "text": "text"}
 """What `s4eca merge` puts beside them, by tower: the base weights that the folder's config names so."""
+SELECTED_BY = "s4eca_selected_by"
+"""What a file says beside `META` since it was written: the score that chose it, None for the last step's."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Checkpoint:
     Attributes:
         path: where it was read from.
         state: learned tensors by their name in `ReferringSegmenter`.
-        meta: what `describe` wrote.
+        meta: what `describe` wrote, and `SELECTED_BY`.
     """
 
     path: Path
@@ -78,6 +80,7 @@ def describe(
     config: Mapping[str, Any] | None,
     tokenizer: PreTrainedTokenizerBase,
     data: Mapping[str, Any],
+    start: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns what a checkpoint says about itself, as plain values.
 
@@ -86,6 +89,7 @@ def describe(
         config: resolved config of the run, None for a run without one.
         tokenizer: its files are stored.
         data: name and fingerprint of the training data, see `ReferringDataModule.fingerprint`.
+        start: name and sha256 of the learned weights that training started from, None for a start from nothing.
     """
     return {
         "versions": {
@@ -100,6 +104,7 @@ def describe(
         "method": {"name": segmenter.method.name, "placement": segmenter.scope.placement},
         "base": {"text": segmenter.text.base.to_dict(), "vision": segmenter.vision.base.to_dict()},
         "data": dict(data),
+        **({"init_from": dict(start)} if start is not None else {}),
     }
 
 
@@ -125,7 +130,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not isinstance(content, dict) or META not in content or "state_dict" not in content:
         raise S4ecaError(f"{path} is not a checkpoint of s4eca; give one that a run has written.")
     state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
-    return Checkpoint(path, state, content[META])
+    written = {SELECTED_BY: content[SELECTED_BY]} if SELECTED_BY in content else {}
+    return Checkpoint(path, state, {**content[META], **written})
 
 
 def load_learned(segmenter: ReferringSegmenter, checkpoint: Checkpoint) -> None:

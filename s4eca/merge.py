@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from s4eca.build import Config, build_module, instantiate
-from s4eca.checkpoint import MERGED, Checkpoint, describe, load_learned, read_checkpoint, share
+from s4eca.checkpoint import MERGED, SELECTED_BY, Checkpoint, describe, load_learned, read_checkpoint, share
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
 from s4eca.folders import visible
@@ -86,6 +86,9 @@ def _write(segmenter: ReferringSegmenter, config: Config, checkpoint: Checkpoint
     text, vision, tokenizer = segmenter.text, segmenter.vision, checkpoint.tokenizer()
     text.base, vision.base = _base(text, TEXT), _base(vision, VISION)
     meta = describe(segmenter, config, tokenizer, checkpoint.meta["data"])
+    # what its numbers are of is that training
+    kept = {name: checkpoint.meta[name] for name in ("init_from", SELECTED_BY) if name in checkpoint.meta}
+    meta |= {**kept, "merged_from": {name: checkpoint.meta[name] for name in ("config", "base", "method")}}
     share(Checkpoint(folder, segmenter.learned_state(), meta), folder)
     safetensors.torch.save_file(_state(vision), folder / VISION)
     _save_text(text, tokenizer, folder / TEXT)

@@ -154,6 +154,13 @@ def test_nothing_is_unpickled(tmp_path, content):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_another_tokenizer_cannot_be_resumed_with(trained, tmp_path):
+    data = toy_data(trained[1].parents[1] / "data")
+    data.tokenizer.add_tokens(["runway"])
+    with pytest.raises(S4ecaError, match=r"another tokenizer than text\.tokenizer"):
+        fit(toy_module(seed=3), data, toy_trainer(tmp_path), resume=trained[1])
+
+
 def test_other_data_cannot_be_resumed_on(trained, tmp_path):
     data = toy_data(tmp_path / "data", scene_seed=4)
     with pytest.raises(S4ecaError, match=r"the train split has changed.*init_from=CKPT"):

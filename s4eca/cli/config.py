@@ -56,14 +56,6 @@ def with_trainer_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "trainer": {**keys, **(config.get("trainer") or {})}}
 
 
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested mappings as one, with dots in its keys."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def overrides(*without: str) -> list[str]:
     """Returns the command line's overrides, leaving out those of some keys."""
     given = HydraConfig.get().overrides.task

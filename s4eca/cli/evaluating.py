@@ -15,6 +15,7 @@ from rich.console import Console
 from s4eca.build import Config, build_loggers, build_trainer
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.about import FOR_PROGRAMS
 from s4eca.evaluation.page.build import write_page
 from s4eca.evaluation.page.panels import Panel, choose_panels, save_panels
 from s4eca.evaluation.predictions import FORMATS, decode, open_writer, prediction_path
@@ -131,6 +132,8 @@ def run_evaluation(
     files += [writer.path] if writer is not None else []
     for logger in loggers:
         if isinstance(logger, WandbLogger):
+            made_by = {key: value for key, value in evaluation.about.items() if key not in FOR_PROGRAMS}
+            logger.log_hyperparams({f"{data.name}/{options.split}": made_by})
             send_evaluation(logger, evaluation, summary, panels, files)
             logger.experiment.finish()  # the next evaluation of a multirun has a run of its own
     console = Console(soft_wrap=True)

@@ -4,7 +4,6 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import Config, instantiate
-from s4eca.cli.config import flatten, with_trainer_keys
+from s4eca.cli.config import with_trainer_keys
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
+from s4eca.identity import differing, flatten, is_any, settings
 from s4eca.tuning.base import TuningMethod
 
 ENDED = "ended.json"
-
-LOCAL = (
-    *("resume", "evaluate", "logger.*", "weights_folder", "vision.weights", "text.weights"),
-    *("data.root", "data.parts.*.root", "data.cache", "data.num_workers", "data.pin_memory", "data.strict_counts"),
-    *("data.eval_batch_size", "model.feature_cache", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
-    *("model.segmenter.grad_checkpointing", "model.segmenter.compile"),
-    *("callbacks.last.*", "callbacks.pictures.*", "callbacks.progress_bar.*"),
-)
-"""Keys that may differ when a run goes on: places, what a machine has room for, what is shown.
-
-The content of the data and of the frozen weights is compared by hash with the checkpoint's. The number of steps is not
-among them: the learning rate's schedule depends on it, so that another number is another training.
-"""
 
 _SHOWN = 5
 
@@ -104,19 +91,18 @@ def start_or_go_on(config: Config, folder: Path) -> Start:
 
 
 def differences(before: Config, now: Config) -> list[str]:
-    """Compares two resolved configs, without what may differ when a run goes on and the widths that a budget sets.
+    """Compares two resolved configs in what makes a run (`s4eca.identity`), without the widths that a budget sets.
+
+    The content of data, frozen weights and tokenizer is compared by hash when the checkpoint is loaded.
 
     Returns:
         A text `KEY: BEFORE, now NOW` for every key that differs.
     """
-    free = [*LOCAL, *(_solved_keys(before) if before.get("budget") is not None else [])]
-    old, new = flatten(with_trainer_keys(before)), flatten(with_trainer_keys(now))
-    keys = [key for key in {**old, **new} if not any(fnmatch(key, pattern) for pattern in free)]
-    return [
-        f"{key}: {_show(old, key)}, now {_show(new, key)}"
-        for key in keys
-        if key not in old or key not in new or old[key] != new[key]
-    ]
+    solved = _solved_keys(before) if before.get("budget") is not None else []
+    before, now = with_trainer_keys(before), with_trainer_keys(now)
+    keys = [key for key in differing(settings(before), settings(now)) if not is_any(key, solved)]
+    old, new = flatten(before), flatten(now)
+    return [f"{key}: {_show(old, key)}, now {_show(new, key)}" for key in keys]
 
 
 def write_ended(folder: Path, content: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from s4eca.errors import S4ecaError
 from s4eca.features import plan_features
 from s4eca.files import write_text
 from s4eca.frozen_dtype import check_precision
+from s4eca.identity import describe_training
 from s4eca.lit.csv_log import CSVLog
 from s4eca.lit.last_step import LastStep
 from s4eca.lit.wandb_run import keep_wandb_run
@@ -38,6 +39,7 @@ from s4eca.matmul import use_matmul_precision
 from s4eca.memory import out_of_memory_explained
 from s4eca.stopping import StopSignals, requeue
 from s4eca.tuning.base import Scope
+from s4eca.weights import hash_weights
 
 
 def train(config: Config, folder: Path, resume: Path | None = None, more: Sequence[Callback] = ()) -> float | None:
@@ -107,6 +109,7 @@ def _fit(
     if config["init_from"] and resume is None:  # a resumed run has it in its checkpoint
         start = read_checkpoint(locate_checkpoint(config["init_from"]))
         load_learned(module.segmenter, start)
+        module.start = {"name": start.path.name, "sha256": hash_weights(start.state)}
         if start.meta["config"] and start.config["tuning"] != config["tuning"]:
             warnings.warn(
                 f"{config['init_from']} was trained with other settings of tuning={module.segmenter.method.name} than "
@@ -123,6 +126,9 @@ def _fit(
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams(config)
+            # what the config only names, with hashes
+            made_by = describe_training(module.describe(data))
+            logger.log_hyperparams({name: made_by[name] for name in ("backbones", "training_data")})
     if is_first:
         (folder / ENDED).unlink(missing_ok=True)  # a run that ended may go on with more steps
     if resume is not None:  # its folder holds checkpoints, of course

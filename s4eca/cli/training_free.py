@@ -18,7 +18,6 @@ from rich.console import Console
 
 import s4eca
 from s4eca.build import Config, build_loggers, build_pipeline, build_trainer, instantiate
-from s4eca.cache import digest
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.semantic.datamodule import SemanticDataModule
@@ -33,7 +32,7 @@ from s4eca.evaluation.semantic.report import semantic_tables, write_semantic_met
 from s4eca.files import make_folder
 from s4eca.lit.dgl_labels import DglLabels
 from s4eca.lit.dgl_rsis import DglRsis, look
-from s4eca.weights import describe_source
+from s4eca.weights import BaseWeights, describe_source
 
 
 def resolve(given: DictConfig) -> Config:
@@ -163,6 +162,7 @@ def describe(
         "data": (data.fingerprint() if isinstance(data, SemanticDataModule) else data.fingerprint((options.split,)))[
             options.split
         ],
+        "backbones": describe_backbones(pipeline),
         "settings": _settings(config, labels),
         "parts": parts,
         "precision": config["trainer"]["precision"],
@@ -172,7 +172,6 @@ def describe(
             "lightning": lightning.__version__,
             "transformers": transformers.__version__,
         },
-        "recipe": digest(**parts)[:16],
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -194,6 +193,23 @@ def describe_parts(config: Config, pipeline: Pipeline, labels: bool) -> dict[str
         "selector": dict(config["selector"]),
         "image_size": config["image_size"],
     }
+
+
+def describe_backbones(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Returns name, source and sha256 of the models by what they are for, the class of a part without weights."""
+    stated: dict[str, dict[str, Any]] = {}
+    parts = {"CLIP": pipeline.regions, "grounding": pipeline.grounding, "proposer": pipeline.proposer}
+    for role, part in parts.items():
+        if part is None:
+            continue
+        bases = [getattr(module, "base", None) for module in part.modules()]
+        models = [base for base in bases if isinstance(base, BaseWeights)]
+        for number, base in enumerate(models, 1):
+            stated[role if number == 1 else f"{role} {number}"] = base.to_dict()
+        if not models:
+            kinds = [type(inner).__name__ for inner in getattr(part, "proposers", [part])]
+            stated[role] = {"name": " + ".join(kinds)}
+    return stated
 
 
 def _settings(config: Config, labels: bool) -> dict[str, Any]:

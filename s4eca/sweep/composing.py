@@ -3,7 +3,6 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from s4eca.cli.config import conf_dir, flatten
+from s4eca.cli.config import conf_dir
 from s4eca.cli.train_config import compose_quietly
 from s4eca.errors import S4ecaError
 from s4eca.folders import visible
+from s4eca.identity import flatten, settings
 from s4eca.sweep.space import Space, override
-
-LOCAL = (
-    *("name", "resume", "weights_folder", "logger.*", "model.feature_cache"),
-    *("data.root", "data.parts.*.root", "data.cache", "data.num_workers", "data.pin_memory", "data.eval_batch_size"),
-    *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.log_every_n_steps"),
-    *("callbacks.last.*", "callbacks.pictures.*", "callbacks.progress_bar.*"),
-)
-"""Keys that may differ between the machines of a study: where a run works and what it shows, not what it learns."""
 
 
 def compose_train(overrides: Sequence[str]) -> dict[str, Any]:
@@ -83,8 +75,7 @@ def check_space(space: Space, overrides: Sequence[str]) -> dict[str, Any]:
 
 def common(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config's keys and values that all workers of a study must share, as `{"trainer.max_steps": 600}`."""
-    flat = flatten(json.loads(json.dumps(config)))
-    return {key: value for key, value in flat.items() if not any(fnmatchcase(key, local) for local in LOCAL)}
+    return settings(json.loads(json.dumps(config)))
 
 
 def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], set[str]]:

@@ -102,6 +102,8 @@ def test_an_evaluation_gives_the_same_scores(trained, merged, tmp_path, monkeypa
     assert plain["protocols"] == direct["protocols"]
     assert direct["protocols"]["lavt"]["mIoU"] > 0
     assert [about["about"]["tuning"] for about in metrics] == ["lora", "frozen"]
+    assert plain["about"]["merged_from"] == "lora"
+    assert plain["about"]["backbones"] == direct["about"]["backbones"], "those that were trained on"
     assert direct["about"]["method_share"] > plain["about"]["method_share"] == 0
 
 

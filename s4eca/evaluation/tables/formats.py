@@ -17,6 +17,7 @@ CSV_COLUMNS = (
     *("dataset", "split", "method", "kind", "protocol", "marks"),
     *(column for name in SCORES for column in (name, f"{name} deviation")),
     *("n_seeds", "seeds", "samples", "n_empty", "input_size", "selection", "training", "source", "remark"),
+    "backbones",
 )
 COST_CSV_COLUMNS = (
     *(COSTS[key] for key in EQUAL_OVER_SEEDS),

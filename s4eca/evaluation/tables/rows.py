@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from s4eca.evaluation.about import approximated, is_shuffled
+from s4eca.evaluation.about import approximated, is_shuffled, name_backbones
 from s4eca.evaluation.seeds import over_seeds
 from s4eca.evaluation.tables.cost import find_settings, spread_costs
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
@@ -93,6 +93,7 @@ def run_row(label: str, runs: Sequence[Run], protocol: str) -> Row:
             "input_size": "" if image_size is None else str(image_size),
             "selection": str(about.get("selected_by") or UNKNOWN).partition("/")[0],
             "source": " ".join(str(run.path) for run in runs),
+            "backbones": name_backbones(about),
         },
         costs=spread_costs([run.about for run in runs]),
         measured="; ".join(find_settings([run.about for run in runs])),
