@@ -5,13 +5,10 @@
 
 import hashlib
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -20,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from s4eca.build import Config, build_data, build_module
 from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
 from s4eca.checkpoint_source import is_remote, label, locate_checkpoint
-from s4eca.cli.config import conf_dir
+from s4eca.cli.entry import run_hydra
+from s4eca.cli.environment import command_line
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
-from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.cli.training_free import evaluate_training_free, resolve
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
@@ -106,7 +103,7 @@ def describe(
         "cost": training_cost(checkpoint.path),
         "versions": checkpoint.meta["versions"],
         "recipe": recipe(checkpoint.config),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
 
 
@@ -219,6 +216,4 @@ def default_folder(ckpt: Path, dataset: str, options: Options, origin: str | Non
 
 def main() -> None:
     """Entry point of `eval.py` and `s4eca eval`."""
-    show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="eval")(guarded(evaluate_composed))()
-    end_sweep()
+    run_hydra(evaluate_composed, "eval")

@@ -137,7 +137,7 @@ def run_evaluation(
     heading = f"{data.name}, {options.split}{shuffled}" + (f": {heading}" if heading else "")
     console.print(metrics_table(summary, heading))
     for path in [*files, *save_panels(folder / "pictures", panels)]:
-        console.print(os.path.relpath(path), highlight=False)
+        print(os.path.relpath(path))
     return summary
 
 

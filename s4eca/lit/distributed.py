@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from s4eca.errors import S4ecaError
+from s4eca.overrides import override
 from s4eca.segmenter import ReferringSegmenter
 
 TOWERS = ("segmenter.text.", "segmenter.vision.")
@@ -63,7 +64,7 @@ class Launcher(_SubprocessScriptLauncher):
         }
         command = [sys.executable, *sys.orig_argv[1:]]
         if HydraConfig.initialized():  # the same run folder, though the clock has gone on
-            command.append(f'hydra.run.dir="{HydraConfig.get().run.dir}"')
+            command.append(override("hydra.run.dir", HydraConfig.get().run.dir))
         self.procs = [
             subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(rank)})
             for rank in range(1, self.num_processes)
