@@ -23,6 +23,7 @@ from s4eca.evaluation.results import build_evaluation, write_samples
 from s4eca.evaluation.shuffle import shuffle_expressions
 from s4eca.evaluation.summary import summarise_evaluation
 from s4eca.files import make_folder
+from s4eca.lit.agreement import failing_as_one
 from s4eca.lit.collecting import CollectPredictions
 from s4eca.lit.scoring import ScoringModule
 from s4eca.lit.wandb_report import send_evaluation
@@ -105,7 +106,8 @@ def run_evaluation(
         writer = None
         if options.predictions is not None and trainer.is_global_zero:
             writer = stack.enter_context(open_writer(folder, options.predictions))
-        trainer.test(module, datamodule=data, verbose=False)
+        with failing_as_one(trainer, folder):
+            trainer.test(module, datamodule=data, verbose=False)
         references = data.references(options.split)
         evaluation = build_evaluation(about(), references, module.rows, module.sizes)
         summary = summarise_evaluation(evaluation, replicates=options.bootstrap)

@@ -30,6 +30,7 @@ from s4eca.errors import S4ecaError
 from s4eca.features import plan_features
 from s4eca.files import write_text
 from s4eca.frozen_dtype import check_precision
+from s4eca.lit.agreement import failing_as_one
 from s4eca.lit.csv_log import CSVLog
 from s4eca.lit.last_step import LastStep
 from s4eca.lit.wandb_run import keep_wandb_run
@@ -128,7 +129,8 @@ def _fit(
     if is_first:
         (folder / ENDED).unlink(missing_ok=True)  # a run that ended may go on with more steps
     try:
-        with out_of_memory_explained(config, training=True, onward=lambda: _onward(folder)):
+        memory = out_of_memory_explained(config, training=True, onward=lambda: _onward(folder))
+        with failing_as_one(trainer, folder), memory:
             trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
     except BaseException:
         _finish_wandb(loggers, failed=True)
