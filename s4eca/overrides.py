@@ -9,6 +9,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
+from omegaconf import grammar_parser
+from omegaconf.errors import GrammarParseError
 
 from s4eca.errors import S4ecaError
 
@@ -22,6 +24,8 @@ PLACES = frozenset(
     )
 )
 """Keys, by the last of their names, whose values are paths: never numbers or lists, whatever they look like."""
+
+_NO_LITERAL = "a value that holds ${ itself cannot be given, rename what it names"
 
 
 def override(key: str, value: Value) -> str:
@@ -67,6 +71,8 @@ def check_overrides(given: Sequence[str], several: bool = False) -> None:
             raise S4ecaError(_unreadable(item)) from error
         if parsed.is_delete():
             continue
+        if "${" in item:
+            _check_interpolation(key, value)
         if parsed.is_sweep_override():
             if not several:
                 raise S4ecaError(f"{item} stands for several values, and here is one run; {_as_it_stands(key, value)}.")
@@ -77,19 +83,23 @@ def check_overrides(given: Sequence[str], several: bool = False) -> None:
 def _check_place(item: str, parsed: Override) -> None:
     key, _, raw = item.partition("=")
     value = parsed.value()
+    if value in ("", "???"):
+        raise S4ecaError(f"{item} names no path; give {key}=PATH, or leave it out.")
     if isinstance(parsed._value, QuotedString):
-        if not value:
-            raise S4ecaError(f"{item} is an empty path; give {key}=PATH, or leave it out.")
-    elif value == "":
-        raise S4ecaError(f"{item} has no value; give {key}=PATH, or leave it out.")
-    elif value == "???":
-        raise S4ecaError(f"{item} says that the value is missing; give {key}=PATH.")
-    elif isinstance(value, str):
-        if value != raw and "\\" not in raw and not raw.startswith("str("):
-            raise S4ecaError(f"{item!r} would lose the blanks at its ends; {_as_it_stands(key, raw)}.")
+        return
+    if isinstance(value, str):
+        if value not in (raw, re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", raw)):  # blanks at its ends, or a cast
+            raise S4ecaError(f"{item!r} is read as {value!r}; {_as_it_stands(key, raw)}.")
     elif value is not None:
         kind = {list: "a list", dict: "a mapping", bool: "a truth value"}.get(type(value), "a number")
         raise S4ecaError(f"{item} is read as {kind}, and {key} is a path; {_as_it_stands(key, raw)}.")
+
+
+def _check_interpolation(key: str, value: str) -> None:
+    try:
+        grammar_parser.parse(value)
+    except GrammarParseError as error:
+        raise S4ecaError(f"{key}={value} has a ${{ without its end, and {_NO_LITERAL}.") from error
 
 
 def _no_override(item: str, before: str) -> str:
@@ -111,7 +121,7 @@ def _unreadable(item: str) -> str:
 
 def _as_it_stands(key: str, value: str) -> str:
     if "${" in value:
-        return "a path with ${ in it cannot be given, rename it"
+        return _NO_LITERAL
     if value.startswith("~"):  # which a shell does not expand behind a `=`
         value = str(Path(value).expanduser())
     return f"to give the value as it stands, write {shell_word(key, value)} in a shell"
