@@ -75,7 +75,8 @@ def check_overrides(given: Sequence[str], several: bool = False) -> None:
             _check_interpolation(key, value)
         if parsed.is_sweep_override():
             if not several:
-                raise S4ecaError(f"{item} stands for several values, and here is one run; {_as_it_stands(key, value)}.")
+                which = "which train.py and eval.py take with -m"
+                raise S4ecaError(f"{item} stands for several values, {which}; {_as_it_stands(key, value)}.")
         elif key.rpartition(".")[2].lstrip("+") in PLACES:
             _check_place(item, parsed)
 

@@ -55,7 +55,7 @@ def test_an_error_is_its_sentence_whatever_process_raised_it(workers):
 
 
 def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ValueError, match="(?s)Traceback.*in blunder.*a bug"):
+    with pytest.raises(ValueError, match=r"(?s)Traceback.*in blunder.*a bug"):
         list(loader(blunder, 3))
 
 
@@ -77,7 +77,7 @@ class Warning8(Numbers):
 def test_a_warning_is_heard_once_and_here():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        assert sum(list(loader(dataset=Warning8())), []) == list(range(8))
+        assert [key for batch in loader(dataset=Warning8()) for key in batch] == list(range(8))
     assert [str(item.message) for item in caught] == ["the cache is full."]
     assert caught[0].category is UserWarning
     assert caught[0].filename == __file__

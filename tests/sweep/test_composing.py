@@ -59,7 +59,7 @@ def test_a_trial_is_the_config_with_its_values(tmp_path):
         ),
         (SPACE, ["experiment=dmeo"], "experiment=dmeo cannot be composed with train.yaml: .*experiment/dmeo"),
         (SPACE, [*DEMO, "modle.lr=1"], r"cannot be composed with train\.yaml: .*modle"),
-        (SPACE, [*DEMO, "seed=1,2"], "cannot be composed"),
+        (SPACE, [*DEMO, "seed=1,2"], "stands for several values"),
         (SPACE, [*DEMO, "trainer.devices=2"], "start a worker per GPU"),
         (SPACE, [*DEMO, "+trainer.strategy=ddp"], "start a worker per GPU"),
         (SPACE, [*DEMO, "evaluate=test"], "set evaluate=null"),
