@@ -123,7 +123,7 @@ def _unreadable(item: str) -> str:
 def _as_it_stands(key: str, value: str) -> str:
     if "${" in value:
         return _NO_LITERAL
-    if value.startswith("~"):  # which a shell does not expand behind a `=`
+    if value.partition("/")[0] == "~":  # which a shell does not expand behind a `=`
         value = str(Path(value).expanduser())
     return f"to give the value as it stands, write {shell_word(key, value)} in a shell"
 

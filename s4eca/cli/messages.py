@@ -30,7 +30,7 @@ def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return task(*args, **kwargs)
         except (S4ecaError, InterpolationResolutionError) as error:
-            print(f"error: {_sentence(error)}", file=sys.stderr)
+            print(f"error: {sentence(error)}", file=sys.stderr)
             hydra = HydraConfig.get() if HydraConfig.initialized() else None
             if hydra is None or hydra.mode != RunMode.MULTIRUN or "submitit" in hydra.launcher["_target_"]:
                 sys.exit(2)
@@ -40,7 +40,8 @@ def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
     return run
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """Returns what an error says, in one sentence."""
     if isinstance(error, InterpolationResolutionError):
         reason = str(error).splitlines()[0]
         return (

@@ -11,6 +11,7 @@ import s4eca.cli.main
 from s4eca.cli import dgl_fill, dgl_recall, dgl_sweep
 from s4eca.cli import eval as evaluation
 from s4eca.cli import train as training
+from s4eca.cli.entry import _explain
 from s4eca.cli.environment import command_line
 from s4eca.cli.profile import sort_arguments
 from s4eca.cli.sweep import parse
@@ -50,13 +51,31 @@ def test_other_commands_explain_it_too(tmp_path, monkeypatch, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_value_that_no_other_key_gives_is_a_sentence(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["eval.py", 'ckpt="/runs/${x}"'])
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ('ckpt="/runs/${x}"', "ckpt cannot be had (Interpolation key 'x' not found)"),
+        ('hydra.run.dir="/runs/${x}"', "hydra.run.dir cannot be had (Interpolation key 'x' not found)"),
+        ("modle=1", "modle"),
+        ("data=nowhere", "data/nowhere"),
+    ],
+)
+def test_what_no_config_is_composed_of_is_a_sentence(monkeypatch, capsys, given, named):
+    monkeypatch.setattr(sys, "argv", ["eval.py", given])
     with pytest.raises(SystemExit) as ended:
         evaluation.main()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "error: ckpt cannot be had (Interpolation key 'x' not found)" in line
+    assert line.startswith("error: ")
+    assert named in line
+
+
+def test_the_sentence_of_a_submitted_job_is_what_its_sweep_says():
+    uncompleted = type("UncompletedJobError", (RuntimeError,), {"__module__": "submitit.core.utils"})
+    output = "Job 1 has not produced any output\nError stream produced:\n---\nerror: the image of 3 is damaged.\n"
+    assert _explain(uncompleted(output), "train").endswith("did not run through: the image of 3 is damaged.")
+    assert _explain(uncompleted("Job 1 was killed"), "train") is None
+    assert _explain(ValueError("a bug"), "train") is None
 
 
 def test_a_commands_own_keys_take_both_forms(tmp_path):
