@@ -31,6 +31,7 @@ from huggingface_hub.errors import (
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder, write_text
 from s4eca.folders import is_hidden, visible
+from s4eca.overrides import shell_word
 from s4eca.weights.sources import first_line
 
 WANDB, HUB = "wandb:", "hf:"
@@ -220,5 +221,5 @@ def _check_count(found: list[str], source: str, beginning: str) -> None:
     if len(found) > 1:
         raise S4ecaError(
             f"{source} holds {len(found)} checkpoints, {', '.join(sorted(found))}; say which one, for example "
-            f"ckpt={beginning}{min(found)}."
+            f"{shell_word('ckpt', f'{beginning}{min(found)}')}."
         )

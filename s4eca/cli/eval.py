@@ -4,12 +4,9 @@
 """
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from s4eca.build import Config, build_data, build_module
 from s4eca.checkpoint import SELECTED_BY, Checkpoint, load_learned, read_checkpoint
 from s4eca.checkpoint_source import is_remote, label, locate_checkpoint
-from s4eca.cli.config import conf_dir
+from s4eca.cli.entry import run_hydra
+from s4eca.cli.environment import command_line
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
-from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.cli.training_free import evaluate_training_free, resolve
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
@@ -96,7 +93,7 @@ def describe(
         "placement": segmenter.scope.placement,
         "cost": training_cost(checkpoint.path),
         "versions": checkpoint.meta["versions"],
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
 
 
@@ -197,6 +194,4 @@ def default_folder(ckpt: Path, dataset: str, options: Options, origin: str | Non
 
 def main() -> None:
     """Entry point of `eval.py` and `s4eca eval`."""
-    show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="eval")(guarded(evaluate_composed))()
-    end_sweep()
+    run_hydra(evaluate_composed, "eval")

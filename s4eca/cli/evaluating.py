@@ -24,6 +24,7 @@ from s4eca.evaluation.results import build_evaluation, write_samples
 from s4eca.evaluation.shuffle import shuffle_expressions
 from s4eca.evaluation.summary import summarise_evaluation
 from s4eca.files import make_folder
+from s4eca.lit.agreement import failing_as_one
 from s4eca.lit.collecting import CollectPredictions
 from s4eca.lit.scoring import ScoringModule
 from s4eca.lit.wandb_report import send_evaluation
@@ -106,7 +107,8 @@ def run_evaluation(
         writer = None
         if options.predictions is not None and trainer.is_global_zero:
             writer = stack.enter_context(open_writer(folder, options.predictions))
-        trainer.test(module, datamodule=data, verbose=False)
+        with failing_as_one(trainer, folder):
+            trainer.test(module, datamodule=data, verbose=False)
         references = data.references(options.split)
         evaluation = build_evaluation(about(), references, module.rows, module.sizes)
         summary = summarise_evaluation(evaluation, replicates=options.bootstrap)
@@ -141,7 +143,7 @@ def run_evaluation(
     heading = f"{data.name}, {options.split}{shuffled}" + (f": {heading}" if heading else "")
     console.print(metrics_table(summary, heading))
     for path in [*files, *save_panels(folder / "pictures", panels)]:
-        console.print(os.path.relpath(path), highlight=False)
+        print(os.path.relpath(path))
     return summary
 
 

@@ -1,5 +1,6 @@
 """The `s4eca` command: `train`, `eval`, `sweep`, `score`, `profile` and `doctor` take Hydra overrides."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,16 @@ def share(
 def main() -> None:
     """Entry point of the `s4eca` command."""
     show_warnings()
-    guarded(app)()
+    try:
+        guarded(app)()
+    except SystemExit as ended:
+        if _is_interrupted(ended):  # of which typer makes status 1
+            sys.exit(128 + signal.SIGINT)
+        raise
+
+
+def _is_interrupted(ended: BaseException | None) -> bool:
+    return ended is not None and (isinstance(ended, KeyboardInterrupt) or _is_interrupted(ended.__context__))
 
 
 def _hand_over(run: Callable[[], None], context: typer.Context) -> None:

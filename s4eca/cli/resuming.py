@@ -15,6 +15,7 @@ from s4eca.cli.config import with_trainer_keys
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
 from s4eca.identity import differing, flatten, is_any, settings
+from s4eca.overrides import shell_word
 from s4eca.tuning.base import TuningMethod
 
 ENDED = "ended.json"
@@ -83,7 +84,7 @@ def start_or_go_on(config: Config, folder: Path) -> Start:
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise S4ecaError(
             f"{folder} holds a run of another config ({', '.join(changed[:_SHOWN])}{more}); choose another "
-            f"hydra.run.dir, or change that run on purpose with resume={folder} KEY=VALUE."
+            f"hydra.run.dir, or change that run on purpose with {shell_word('resume', folder)} KEY=VALUE."
         )
     ended = folder / ENDED
     content = json.loads(ended.read_text(encoding="utf-8")) if ended.is_file() else None

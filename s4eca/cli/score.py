@@ -114,7 +114,7 @@ def score_predictions(
     console = Console(soft_wrap=True)
     console.print(metrics_table(summary, f"{predictions.name} on {data.name}, {split}"))
     for file in files:
-        console.print(os.path.relpath(file), highlight=False)
+        print(os.path.relpath(file))
     return summary
 
 
@@ -140,6 +140,9 @@ def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:
     from omegaconf.errors import OmegaConfBaseException
 
     from s4eca.cli.config import conf_dir, plain
+    from s4eca.overrides import check_overrides
+
+    check_overrides(overrides)
 
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):

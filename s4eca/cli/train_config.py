@@ -35,6 +35,7 @@ def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str,
         The resolved config, and which option of every config group was chosen.
 
     Raises:
+        S4ecaError: an override that Hydra cannot read.
         HydraException: an override that does not fit the config.
         OmegaConfBaseException: a value that cannot be resolved.
     """
@@ -43,7 +44,9 @@ def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str,
     from omegaconf import OmegaConf, open_dict
 
     from s4eca.cli.config import conf_dir, plain
+    from s4eca.overrides import check_overrides
 
+    check_overrides(overrides)
     hydra = HydraConfig.instance()
     before = hydra.cfg
     try:

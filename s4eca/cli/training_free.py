@@ -1,8 +1,6 @@
 """`eval.py model=dgl_rsis …`: evaluation of a method that has no checkpoint."""
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from rich.console import Console
 
 import s4eca
 from s4eca.build import Config, build_loggers, build_pipeline, build_trainer, instantiate
+from s4eca.cli.environment import command_line
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.semantic.datamodule import SemanticDataModule
@@ -144,7 +143,7 @@ def evaluate_labels(config: Config, data: SemanticDataModule, folder: Path, opti
         console = Console(soft_wrap=True)
         console.print(semantic_tables(summary, f"{data.name}, {options.split}: {about['name']}"))
         for path in files:
-            console.print(os.path.relpath(path), highlight=False)
+            print(os.path.relpath(path))
         finish_wandb(loggers)
     return summary["scores"]["mIoU16"]
 
@@ -172,7 +171,7 @@ def describe(
             "lightning": lightning.__version__,
             "transformers": transformers.__version__,
         },
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
 from s4eca.folders import visible
+from s4eca.overrides import check_overrides
 from s4eca.weights.sources import first_line
 from s4eca.weights_folder.needs import GROUPS, Need, list_needs
 
@@ -34,10 +35,8 @@ def wanted(words: Iterable[str]) -> list[Need]:
     words = list(words)
     if words == ["all"]:
         return list(dict.fromkeys(_everything()))
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise S4ecaError(f"{' '.join(words)} are no words of a config ({first_line(error)}).") from error
+    check_overrides(words, several=True)
+    overrides = OverridesParser.create().parse_overrides(words)
     free: list[Override] = []
     other: list[Override] = []
     either: list[Override] = []

@@ -24,6 +24,7 @@ from s4eca.data.resize import RESIZERS
 from s4eca.data.sampler import EpochSampler
 from s4eca.data.targets import check_images, check_targets
 from s4eca.data.waiting import TimedLoader
+from s4eca.data.workers import Unpacking, loading
 from s4eca.errors import S4ecaError
 
 _STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",)}
@@ -217,10 +218,10 @@ class ReferringDataModule(LightningDataModule):
                 f"The train split has {len(sampler)} references per process, fewer than one batch of"
                 f" {self.batch_size}: lower data.batch_size."
             )
-        loading = self._loading("train")
+        shared = self._loading(dataset, "train")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata 0.11 with torch 2.14
-            self._loader = TimedLoader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True, **loading)
+            self._loader = TimedLoader(**shared, batch_size=self.batch_size, sampler=sampler, drop_last=True)
         return self._loader
 
     def val_dataloader(self) -> DataLoader:
@@ -245,7 +246,7 @@ class ReferringDataModule(LightningDataModule):
                 f"The {split} split has {batches} batches for {sampler.num_replicas} processes: evaluate it with"
                 f" trainer.devices={max(batches, 1)} or fewer, or a smaller data.eval_batch_size."
             )
-        return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
+        return Unpacking(**self._loading(dataset, split), batch_size=self.eval_batch_size, sampler=sampler)
 
     def _sampler(self, length: int, train: bool) -> EpochSampler:
         trainer = self.trainer
@@ -253,20 +254,13 @@ class ReferringDataModule(LightningDataModule):
         block = 1 if train else self.eval_batch_size
         return EpochSampler(length, self.seed, train, num_replicas=replicas, rank=rank, even=train, block=block)
 
-    def _loading(self, split: str) -> dict[str, Any]:
+    def _loading(self, dataset: ReferenceDataset, split: str) -> dict[str, Any]:
         """Returns the arguments that all loaders share."""
         tokenizer = self._require_tokenizer()
         self._warn_truncated(split, tokenizer)
         self._plan_cache((split,))
-        return {
-            "collate_fn": Collate(tokenizer, self.max_tokens),
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": self.pin_memory,
-            "worker_init_fn": _start_worker,
-            # its own, so that opening an iterator leaves the global random state alone
-            "generator": torch.Generator().manual_seed(self.seed),
-        }
+        shared = loading(dataset, Collate(tokenizer, self.max_tokens), self.num_workers, self.seed)
+        return {**shared, "pin_memory": self.pin_memory}
 
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -305,14 +299,6 @@ class ReferringDataModule(LightningDataModule):
                 f" tokens (the longest has {max(lengths)}) and lose their end: raise data.max_tokens.",
                 stacklevel=3,
             )
-
-
-def _start_worker(worker_id: int) -> None:  # noqa: ARG001
-    import cv2
-
-    # the workers are the parallelism; more threads in each would only wait for one another
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
 
 
 def _at_least(lowest: int, value: int, name: str) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,7 +16,9 @@ from s4eca.cli.train_config import compose_quietly
 from s4eca.errors import S4ecaError
 from s4eca.folders import visible
 from s4eca.identity import flatten, settings
-from s4eca.sweep.space import Space, override
+from s4eca.overrides import check_overrides as check_grammar
+from s4eca.overrides import override
+from s4eca.sweep.space import Space
 
 
 def compose_train(overrides: Sequence[str]) -> dict[str, Any]:
@@ -35,9 +36,10 @@ def check_overrides(overrides: Sequence[str], space: Space) -> None:
     Raises:
         S4ecaError: no override at all, a key of Hydra or of a resumed run, or one that the space tries.
     """
+    check_grammar(overrides)
     tried = {axis.key for axis in space.axes}
     for item in overrides:
-        key = _parse(item).key_or_group
+        key = OverridesParser.create().parse_override(item).key_or_group
         if key == "resume" or key.startswith("hydra"):
             raise S4ecaError(f"{item} has no meaning in a sweep; every trial is a new run in a folder of its own.")
         if key in tried:
@@ -86,13 +88,6 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
         message = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {message}.") from error
     return config, set(choices)
-
-
-def _parse(item: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(item)
-    except HydraException as error:
-        raise S4ecaError(f"{item} is no override; they are KEY=VALUE, as for s4eca train.") from error
 
 
 def _check_options(group: str, values: Sequence[Any], where: str) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,12 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
 from s4eca.folders import visible
+from s4eca.overrides import Value, written
 from s4eca.text import read_text
 from s4eca.wording import indefinite
 
 PARTS = {"metric", "direction", "sampler", "pruner", "space"}
 FIELDS = {"float": {"low", "high", "log", "step"}, "int": {"low", "high", "log", "step"}}
-Value = bool | int | float | str | list[Any] | None
 
 
 @dataclass(frozen=True)
@@ -128,23 +127,6 @@ def describe(distribution: BaseDistribution) -> dict[str, Any]:
     return {"type": kind, **values}
 
 
-def override(key: str, value: Value) -> str:
-    """Returns `KEY=VALUE` in Hydra's grammar, which reads it back as the same value."""
-    return f"{key}={_written(value)}"
-
-
-def _written(value: Value) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return repr(value)
-    # words that the grammar would take for another type, or for two values, are quoted
-    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
-    return value if plain else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -218,8 +200,8 @@ def _categorical(key: str, given: Mapping[str, Any], where: str) -> Axis:
         if isinstance(choice, dict):
             raise S4ecaError(f"{where} has {choice} among its choices; they are single values, lists or options.")
         if isinstance(choice, list):
-            lists[_written(choice)] = choice
-        single.append(_written(choice) if isinstance(choice, list) else choice)
+            lists[written(choice)] = choice
+        single.append(written(choice) if isinstance(choice, list) else choice)
     if len(set(single)) < len(single):
         raise S4ecaError(f"{where} has the same choice twice: {choices}.")
     return Axis(key, CategoricalDistribution(single), lists)

@@ -10,6 +10,7 @@ from typing import Any
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
 from s4eca.folders import visible
+from s4eca.overrides import shell_word
 from s4eca.text import read_json
 
 MANIFEST, UNFINISHED = "manifest.json", ".fetching"
@@ -67,7 +68,8 @@ class Kept:
             S4ecaError: it is missing, or is another file.
         """
         said, path = self.records[repository].files[file], self.home(repository) / file
-        again = f"fetch it again with `s4eca weights fetch out={self.folder} …`, where the hub can be reached"
+        fetch = f"s4eca weights fetch {shell_word('out', self.folder)} …"
+        again = f"fetch it again with `{fetch}`, where the hub can be reached"
         if not path.is_file():
             raise S4ecaError(f"{path} is in the manifest and not there; {again}.")
         size = path.stat().st_size

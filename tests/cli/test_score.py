@@ -141,7 +141,7 @@ def test_paths_are_told_from_overrides(tmp_path):
         (["data=absent"], "absent"),
         ([], "You must specify 'data'"),
         (["data=rrsis_d", "data.roots=x"], "roots"),
-        (["data=rrsis_d", "data.root=[x"], "cannot be composed"),
+        (["data=rrsis_d", "data.root=[x"], "root=.x has characters"),
         (["data=checkpoint"], "data=checkpoint belongs to eval.py"),
         (["data=rrsis_d", "image_size=0"], "image_size=0"),
         (["data=rrsis_d", "image_size=large"], "image_size=large"),

@@ -5,8 +5,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from s4eca.errors import S4ecaError
+from s4eca.overrides import override
 from s4eca.sweep.sampling import build_pruner, build_sampler
-from s4eca.sweep.space import load_space, override
+from s4eca.sweep.space import load_space
 from sweep.made_sweep import SPACE, made_space
 
 
@@ -23,7 +24,7 @@ def test_a_file_becomes_distributions(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    [1e-05, 0.00012345678901234567, 3, True, None, "film", "null", "1.5", "a b,c", "it's", [1, "x y"], [[1], []]],
+    [1e-05, 0.00012345678901234567, 3, True, None, "film", "null", "1.5", "a b,c", "it's", "ä", [1, "x y"], [[1], []]],
 )
 def test_hydra_reads_a_written_value_back(value):
     parsed = OverridesParser.create().parse_override(override("some.key", value))
