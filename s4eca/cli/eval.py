@@ -105,6 +105,10 @@ def describe(
         "placement": segmenter.scope.placement,
         "cost": training_cost(checkpoint.path),
         "versions": checkpoint.meta["versions"],
+        "lr": checkpoint.config["model"].get("lr"),
+        "lr_choice": checkpoint.config.get(
+            "lr_choice"
+        ),  # where a comparison's rate was to be chosen, see `s4eca rates`
         "recipe": recipe(checkpoint.config),
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -1,6 +1,7 @@
 """CoLA, cross-modal LoRA: what each encoder sees changes the low-rank updates of the other one, layer by layer."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class CrossModalLinear(nn.Module):
         self.hyper = nn.ModuleList(hyper_network(features, update.rank, reduction) for _ in range(parts))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (..., in) to (..., out); the first dimension is the batch, or a multiple with a sample's windows in a row."""
+        """Maps (N, ..., in) to (N, ..., out); N is the batch, or samples times windows, a sample's in a row."""
         condition = self.condition.value
         assert condition is not None
         rows = F.dropout(x, self.dropout, self.training).reshape(len(condition), -1, x.shape[-1])
@@ -106,14 +107,14 @@ def hyper_network(features: int, rank: int, reduction: int) -> nn.Sequential:
 class CoLA(TuningMethod):
     """Cross-modal low-rank adaptation (ICML 2026), after what its official code does (peterwisu/CoLA).
 
-    Every linear layer of all blocks of both encoders (query, key, value, attention output, both of the MLP) becomes a
-    `CrossModalLinear`: a low-rank pair within the modality, and a pair across with a full matrix Phi between them, which
-    a hyper-network of each layer makes from the other modality: of query, key and value one each, of the attention
-    output and both layers of the MLP one each too. Both encoders are walked in lockstep, in as many pairs as the
-    shallower one has blocks: ViT-B and BERT-base (12 and 12) block by block; of Swin-B's 24 blocks two beside each of
-    BERT's 12 layers; other depths spread evenly, the first pairs the longer. In a pair each side reads the mean token
-    of the other as it enters the pair: pixels without leading tokens, after a stage's downsampling, and words without
-    padding.
+    Every linear layer of all blocks of both encoders becomes a `CrossModalLinear`: a low-rank pair within the modality
+    and a pair across, with a full matrix Phi between them that a hyper-network makes from the other modality. Query,
+    key, value, the attention output and both layers of the MLP have one each.
+
+    Both encoders are walked in lockstep, in as many pairs as the shallower one has blocks: ViT-B and BERT-base (12 and
+    12) block by block; of Swin-B's 24 blocks two beside each of BERT's 12 layers; other depths spread evenly, the first
+    pairs the longer. In a pair each side reads the mean token of the other as that enters the pair: pixels without
+    leading tokens and after a stage's downsampling, words without padding.
 
     Departures from the official code:
 
@@ -185,9 +186,7 @@ class CoLA(TuningMethod):
             assert isinstance(layer, nn.Linear)
             parts = 3 if name.endswith("qkv") else 1
             condition = self.conditions[tower.kind]
-            block.set_submodule(
-                name, CrossModalLinear(layer, parts, condition, features, self.update, self.reduction)
-            )
+            block.set_submodule(name, CrossModalLinear(layer, parts, condition, features, self.update, self.reduction))
 
     def schedule(self, text: TextTower, vision: VisionTower) -> Schedule:
         """Walks pair by pair, the vision tower's part first."""
@@ -239,7 +238,7 @@ def lockstep(layers: int, blocks: int) -> list[Pair]:
     """
     count = min(layers, blocks)
     ends = [(-(-place * layers // count), -(-place * blocks // count)) for place in range(count + 1)]
-    return [(range(a, b), range(c, d)) for (a, c), (b, d) in zip(ends, ends[1:], strict=False)]
+    return [(range(a, b), range(c, d)) for (a, c), (b, d) in pairwise(ends)]
 
 
 def _mean_word(words: Tensor, context: Context) -> Tensor:

@@ -89,7 +89,7 @@ def test_the_part_within_the_modality_folds_into_the_weight():
 
 
 def official_block(width: int, condition: int, rank: int) -> int:
-    """What the official layers learn in a transformer block of MLP ratio 4: CMLinear, and CMMergedLinear for q, k, v."""
+    """What the official layers learn in a block of MLP ratio 4: `CMLinear`, and `CMMergedLinear` for q, k and v."""
     hidden = condition // 16
     mlp = (condition * hidden + hidden) + 2 * hidden + (hidden * rank**2 + rank**2) + 2 * rank**2
     one = mlp + 1  # and the learned scale
@@ -114,7 +114,9 @@ def test_parameters_are_those_of_the_official_layers(monkeypatch):
     """
     from s4eca.towers import ViTTower
 
-    text, vision = full_size(monkeypatch, lambda: ViTTower("vit_base_patch16_224.augreg_in21k", "random", image_size=448))
+    text, vision = full_size(
+        monkeypatch, lambda: ViTTower("vit_base_patch16_224.augreg_in21k", "random", image_size=448)
+    )
     with torch.device("meta"):
         CoLA().attach(text, vision)
     assert official_block(768, 768, 16) == 742_758
