@@ -40,5 +40,5 @@ def rate_notes(labels: Sequence[str], abouts: Sequence[Mapping[str, Any]]) -> li
             chosen.setdefault(how, []).append(label)
     notes = [f"Learning rate (lr) {how}: {', '.join(named)}." for how, named in chosen.items()]
     if others:
-        notes.append(f"Learning rate (lr) not chosen on val: {', '.join(others)}.")
+        notes.append(f"Learning rate (lr) stated, no choice on val is recorded: {', '.join(others)}.")
     return notes

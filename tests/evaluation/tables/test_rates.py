@@ -32,7 +32,7 @@ def test_one_rate_of_all_runs_needs_no_column():
 def test_other_rates_get_one():
     text = to_markdown(tables(make_run(name="a", lr=1e-4), make_run(name="b", lr=0.002), make_run(name="c")))
     assert [row(text, name)[1] for name in "abc"] == ["0.0001", "0.002", "–"]  # noqa: RUF001
-    assert "Learning rate (lr) not chosen on val: a, b, c." in text
+    assert "Learning rate (lr) stated, no choice on val is recorded: a, b, c." in text
 
 
 @pytest.mark.parametrize("cost", [False, True])
@@ -47,7 +47,7 @@ def test_a_choice_is_shown_with_what_it_was_chosen_from(cost):
     text = to_markdown(tables(*runs, cost=cost))
     assert [row(text, name)[1] for name in ("lora", "mona", "full", "bitfit")] == ["0.002", "0.002", "1e-05", "0.1"]
     assert f"Learning rate (lr) chosen from 0.0005, 0.002, 0.008 by {BY}: lora, mona." in text
-    assert "Learning rate (lr) not chosen on val: full, bitfit." in text
+    assert "Learning rate (lr) stated, no choice on val is recorded: full, bitfit." in text
     lines = {line["method"]: line for line in csv.DictReader(io.StringIO(to_csv(tables(*runs, cost=cost))))}
     assert (lines["lora"]["lr"], lines["lora"]["lr chosen from"]) == ("0.002", "0.0005 0.002 0.008")
     assert (lines["full"]["lr"], lines["full"]["lr chosen from"]) == ("1e-05", "")
@@ -55,7 +55,7 @@ def test_a_choice_is_shown_with_what_it_was_chosen_from(cost):
 
 def test_equal_rates_that_were_to_be_chosen_are_shown_too():
     notes = notes_of([make_run(name="a", lr=1e-5, lr_choice=STATED), make_run(name="b", lr=1e-5, lr_choice=STATED)])
-    assert "not chosen on val: a, b" in notes
+    assert "no choice on val is recorded: a, b" in notes
 
 
 def test_published_rows_have_none_and_latex_has_as_many_columns_as_cells():
