@@ -17,6 +17,8 @@ from typing import Any
 ELSEWHERE = (
     # what a run is called, and what becomes of it
     *("name", "resume", "evaluate", "logger", "hydra"),
+    # how the learning rate was chosen; the rate itself counts
+    *("lr_from", "lr_choice"),
     # places; what lies there is compared by hash
     *("weights_folder", "vision.weights", "text.weights", "text.tokenizer"),
     *("data.root", "data.parts.*.root", "data.cache", "model.feature_cache"),

@@ -89,6 +89,11 @@ class ReferringSegmenter(nn.Module):
                 f"tuning={method.name} brings no language into the image, so every expression would get the same "
                 "mask; set fusion=pwam or fusion=film."
             )
+        if isinstance(self.fusion, NoFusion) and method.capabilities.last_words:
+            raise S4ecaError(
+                f"tuning={method.name} learns in the last text layer too, whose words only a fusion reads; set "
+                "fusion=pwam or fusion=film."
+            )
         if self.fusion.feedback and self.scope != Scope():
             raise S4ecaError(
                 "a fusion with feedback acts inside the vision tower from its first stage on, where "
@@ -182,7 +187,8 @@ class ReferringSegmenter(nn.Module):
                 "model.segmenter.encode_once=true walks another number of rows in every batch, and each would be "
                 "compiled anew; set model.segmenter.compile=none, or encode_once=false."
             )
-        if self.scope.placement == "inside":  # beside them, the towers are walked as they were loaded
+        # beside them, the towers are walked as they were loaded; where they meet at once, nothing is shared
+        if self.scope.placement == "inside" and self.runner.meeting != self.runner.schedule[0]:
             depths = self.vision.stage_depths()
             enters = self.method.language_enters(self.vision)
             check_shareable(self, self.method, min(enters, depths[0]) if self.fusion.feedback else enters)

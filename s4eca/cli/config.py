@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from s4eca.cli.messages import guarded
 from s4eca.errors import S4ecaError
 from s4eca.launched import agreed_name
+from s4eca.sweep.rates import rate_of
 
 AUTO = "auto"
 """What `resume` is to be where a command goes on with its run folder, or starts it."""
@@ -39,7 +40,13 @@ def run_folder(resume: str | None, name: str, now: str) -> str:
     return f"outputs/{name}/slurm_{job}"
 
 
+def lr_choice(source: str, row: str) -> DictConfig:
+    """Returns a row's learning rate in a comparison and how it was chosen, see `s4eca.sweep.rates`."""
+    return OmegaConf.create(rate_of(source, row, Path(conf_dir()) / "rates"))
+
+
 OmegaConf.register_new_resolver("run_folder", guarded(run_folder), replace=True)
+OmegaConf.register_new_resolver("lr_choice", guarded(lr_choice), replace=True)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -93,6 +93,8 @@ def describe(
         "placement": segmenter.scope.placement,
         "cost": training_cost(checkpoint.path),
         "versions": checkpoint.meta["versions"],
+        "lr": checkpoint.config["model"].get("lr"),
+        "lr_choice": checkpoint.config.get("lr_choice"),  # by which `s4eca rates` chose it
         "command": command_line(),
     }
 

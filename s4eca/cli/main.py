@@ -15,6 +15,7 @@ from s4eca.cli.doctor import doctor
 from s4eca.cli.merge import merge
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.cli.profile import profile
+from s4eca.cli.rates import rates
 from s4eca.cli.score import score
 from s4eca.cli.table import table
 from s4eca.cli.weights import weights
@@ -61,6 +62,7 @@ for takes_overrides in (score, profile, doctor):
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(takes_overrides)
 app.command()(compare)
 app.command()(merge)
+app.command()(rates)
 app.command()(table)
 
 

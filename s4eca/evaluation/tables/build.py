@@ -9,6 +9,7 @@ from s4eca.errors import S4ecaError
 from s4eca.evaluation.about import UNSTATED, is_shuffled, name_backbones, name_weights, stated_backbones
 from s4eca.evaluation.tables.cost import COSTS, cost_notes
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
+from s4eca.evaluation.tables.rates import rate_notes, shows_rates
 from s4eca.evaluation.tables.rows import MARKS, Row, published_row, run_row
 from s4eca.evaluation.tables.runs import Run, group_runs
 
@@ -41,6 +42,7 @@ class Table:
         notes: (symbol or empty, text).
         costs: keys of `s4eca.evaluation.tables.cost.COSTS` to show, none for a table of scores alone.
         scores: the scores to show.
+        rates: show the runs' learning rates.
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class Table:
     notes: Sequence[tuple[str, str]]
     costs: Sequence[str] = ()
     scores: Sequence[str] = SCORES
+    rates: bool = False
 
     @property
     def title(self) -> str:
@@ -104,6 +107,9 @@ def build_tables(
         rows += [published_row(result, protocol) for result in beside]
         rows.sort(key=lambda row: -_value(row, sort))
         notes = [*_run_notes(labels, groups, protocol), *apart]
+        rates = shows_rates([run.about for run in here])
+        if rates:
+            notes += rate_notes(labels, [members[0].about for members in groups])
         if cost:
             notes += cost_notes(labels, [[run.about for run in members] for members in groups])
         elif not beside:
@@ -124,6 +130,7 @@ def build_tables(
                 # no GPU, no peak
                 [key for key in COSTS if key != "peak" or any(row.costs.get("peak") for row in rows)] if cost else (),
                 tuple(dict.fromkeys((sort, "mIoU", "oIoU"))) if cost else SCORES,
+                rates,
             )
         )
     return tables
