@@ -90,7 +90,7 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     """Returns the resolved config, and the names of its groups."""
     try:
         config, choices = compose_quietly(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         message = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {message}.") from error
     return config, set(choices)

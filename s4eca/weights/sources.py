@@ -3,12 +3,22 @@
 from pathlib import Path
 
 import huggingface_hub
+import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
 
 HUB, RANDOM, HUB_FILE = "hub", "random", "hf:"
+
+
+class SizesUnknownError(S4ecaError):
+    """Nothing on this machine says yet how large a model is."""
+
+
+def is_hollow() -> bool:
+    """Whether models are built on the meta device: with shapes and no values, so that no weights are read."""
+    return torch.get_default_device().type == "meta"
 
 
 def describe_source(weights: str, seed: int) -> str:
@@ -21,6 +31,8 @@ def describe_source(weights: str, seed: int) -> str:
 def fetch(key: str, weights: str) -> Path:
     """Returns where given weights lie on this machine, after fetching them where they are `hf:OWNER/REPO/FILE`.
 
+    On the meta device nothing is fetched.
+
     Args:
         key: config key of the tower, for the error's remedy (`text`, `vision`).
         weights: a path, or `hf:` and a file of a hub repository, for example
@@ -28,6 +40,7 @@ def fetch(key: str, weights: str) -> Path:
 
     Raises:
         S4ecaError: an incomplete `hf:`, an unreachable hub, or a missing path.
+        SizesUnknownError: on the meta device, a file that was not fetched before.
     """
     if not weights.startswith(HUB_FILE):
         if not Path(weights).exists():
@@ -35,8 +48,10 @@ def fetch(key: str, weights: str) -> Path:
         return Path(weights)
     repository, file = split_hub_file(key, weights)
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, file))
+        return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=is_hollow()))
     except Exception as error:  # the hub client raises OSError, httpx and its own errors
+        if is_hollow():
+            raise SizesUnknownError(f"{weights} was not fetched yet.") from error
         raise S4ecaError(unreachable(key, weights.removeprefix(HUB_FILE), error)) from error
 
 
