@@ -4,8 +4,11 @@ Networks are built on PyTorch's meta device, where tensors have shapes and no me
 BERT-base, and no weights, no data and no network are asked for.
 """
 
+import copy
+import json
 import warnings
 from contextlib import suppress
+from functools import lru_cache
 
 import torch
 
@@ -15,8 +18,18 @@ from s4eca.features import check_cacheable
 from s4eca.frozen_dtype import check_precision
 from s4eca.lit.sharded import FSDP, check_sharded
 from s4eca.settings import find_class
+from s4eca.towers.base import TextTower, VisionTower
 from s4eca.tuning.base import Scope
 from s4eca.weights import SizesUnknownError
+
+
+TOWERS = ("text", "vision", "weights_folder")
+
+
+@lru_cache(maxsize=2)
+def _hollow_towers(nodes: str) -> tuple[TextTower, VisionTower]:
+    """Builds both towers without values, once for all configs that have these nodes, in JSON."""
+    return build_towers(dict(zip(TOWERS, json.loads(nodes), strict=True)))
 
 
 def dry_build(config: Config, solve: bool = False) -> None:
@@ -34,7 +47,7 @@ def dry_build(config: Config, solve: bool = False) -> None:
         warnings.simplefilter("ignore")  # the run itself will warn
         data = build_data(config)
         with torch.device("meta"):
-            text, vision = build_towers(config)
+            text, vision = copy.deepcopy(_hollow_towers(json.dumps([config.get(name) for name in TOWERS])))
             if solve and config["budget"] is not None:
                 segmenter = config["model"]["segmenter"]
                 scope = Scope(segmenter["placement"], segmenter["start_stage"])

@@ -30,7 +30,7 @@ GIVEN = {
 
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "null"}
 
 
 class UnknownSettingError(S4ecaError):
@@ -161,19 +161,14 @@ def check_values(content: Any, key: str) -> None:
             kind = takes.kinds.get(name, Any)
             if name not in HYDRAS and not _is_node(value) and not _fits(value, kind):
                 raise S4ecaError(
-                    f"the config under {where} does not fit {target}: {where}.{name}={shown(value)} is not "
-                    f"{_said(kind)}."
+                    f"the config under {where} does not fit {target}: {where}.{name}={shown(value)} {_is_not(kind)}."
                 )
 
 
 def shown(value: Any) -> str:
     """Returns a value as on a command line, cut where it is long."""
-    text = {None: "null", True: "true", False: "false"}.get(value, str(value)) if not _is_nested(value) else str(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, Mapping | list)
 
 
 def _is_node(value: Any) -> bool:
@@ -194,13 +189,22 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 
 
+def _is_not(kind: Any) -> str:
+    """Returns how a value is said not to be what an annotation asks for."""
+    if kind is bool:
+        return "is neither true nor false"
+    if get_origin(kind) is Literal:
+        return f"is none of {', '.join(map(shown, get_args(kind)))}"
+    return f"is no {_said(kind)}"
+
+
 def _said(kind: Any) -> str:
     """Returns an annotation in words."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(map(_said, inside)))
     if origin is Literal:
-        return f"one of {', '.join(map(shown, inside))}"
+        return " or ".join(map(shown, inside))
     if isinstance(origin, type):
-        return "keys with values" if issubclass(origin, Mapping) else "a list"
+        return "mapping" if issubclass(origin, Mapping) else "list"
     return WORDS.get(kind, getattr(kind, "__name__", str(kind)))

@@ -31,7 +31,8 @@ def check_config(config: Mapping[str, Any], choices: Mapping[str, str] | None = 
         S4ecaError: a part that is missing, a key or a value that a part does not take, each by name.
     """
     model = config.get("model", {})
-    if "segmenter" in model or "_target_" not in model:
+    trained = "segmenter" in model or "_target_" not in model
+    if trained:
         for group in PARTS:
             if "_target_" not in config.get(group, {}):
                 left = ", ".join(flatten(config.get(group, {}), f"{group}."))
@@ -50,7 +51,8 @@ def check_config(config: Mapping[str, Any], choices: Mapping[str, str] | None = 
             check_keys(node, key)
         except UnknownSettingError as error:
             raise S4ecaError(_with_options(error, choices or {})) from error
-        check_values(node, key)
+        if trained:  # the parts of a training-free method check theirs as they are built, which is at once
+            check_values(node, key)
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
