@@ -22,7 +22,6 @@ from s4eca.towers.base import TextTower, VisionTower
 from s4eca.tuning.base import Scope
 from s4eca.weights import SizesUnknownError
 
-
 TOWERS = ("text", "vision", "weights_folder")
 
 

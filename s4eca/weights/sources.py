@@ -68,12 +68,15 @@ def split_hub_file(key: str, weights: str) -> tuple[str, str]:
     return f"{owner}/{repository}", file
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict from a file or a folder, never unpickling anything but tensors."""
+def read_state(path: Path, values: bool = True) -> dict[str, Tensor]:
+    """Reads a state dict from a file or a folder, never unpickling anything but tensors.
+
+    Without its values it costs no memory, but for a `.safetensors` file, which is read as it is.
+    """
+    file = _weights_file(path) if path.is_dir() else path
+    device = "cpu" if values or file.suffix == ".safetensors" else "meta"
     try:
-        state = load_state_dict(str(_weights_file(path) if path.is_dir() else path), weights_only=True)
-    except S4ecaError:
-        raise
+        state = load_state_dict(str(file), weights_only=True, device=device)
     except Exception as error:  # pickle, safetensors and torch each raise their own
         raise S4ecaError(f"{path} could not be read as weights ({first_line(error)}).") from error
     return dict(state)

@@ -152,7 +152,7 @@ def _sizes(
     try:
         where = name if weights == HUB else str(fetch(key, weights))
         if convert is not None and Path(where).is_file():
-            return convert(where, read_state(Path(where)))[0]
+            return convert(where, read_state(Path(where), values=False))[0]
         read = config.from_pretrained(where, local_files_only=True)
         return {field.name: getattr(read, field.name) for field in dataclass_fields(config) if field.init}
     except (SizesUnknownError, OSError, ValueError) as error:
