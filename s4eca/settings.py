@@ -191,8 +191,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _is_not(kind: Any) -> str:
     """Returns how a value is said not to be what an annotation asks for."""
-    if kind is bool:
-        return "is neither true nor false"
+    if bool in (kind, *get_args(kind)):
+        return f"is neither {_said(kind).replace(' or ', ' nor ')}"
     if get_origin(kind) is Literal:
         return f"is none of {', '.join(map(shown, get_args(kind)))}"
     return f"is no {_said(kind)}"

@@ -25,8 +25,8 @@ def options(group: str) -> list[str]:
 
 def advices(config: dict) -> list[str]:
     """Returns what is advised when memory ends, and for whichever part of a step is the largest."""
-    switches = dict.fromkeys((*TRAINING_MEMORY, *EVALUATION_MEMORY, *TIME))
-    return [offer.setting for offer in offered(config, switches)]
+    switches = {id(switch): switch for switch in (*TRAINING_MEMORY, *EVALUATION_MEMORY, *TIME)}
+    return [offer.setting for offer in offered(config, switches.values())]
 
 
 def build(config: dict) -> None:

@@ -13,7 +13,7 @@ def compose_train(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, s
         The resolved config, and which option of every config group was chosen.
 
     Raises:
-        S4ecaError: an override that does not fit the config.
+        S4ecaError: an override that does not fit the config, or a setting that a part of it does not take.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -22,14 +22,18 @@ def compose_train(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, s
     if wrong:
         raise S4ecaError(f"There is no option {wrong[0]}: give KEY=VALUE as to s4eca train.")
     try:
-        return compose_quietly(overrides)
+        config, choices = compose_quietly(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(f"The config cannot be composed, {reason}: see conf/train.yaml.") from error
+    from s4eca.cli.check_config import check_config
+
+    check_config(config, choices)
+    return config, choices
 
 
 def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Composes `train.yaml`, checks it, and leaves the global state of Hydra as it was.
+    """Composes `train.yaml` and leaves the global state of Hydra as it was.
 
     Returns:
         The resolved config, and which option of every config group was chosen.
@@ -37,13 +41,11 @@ def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str,
     Raises:
         HydraException: an override that does not fit the config.
         OmegaConfBaseException: a value that cannot be resolved.
-        S4ecaError: a setting that a part does not take, see `check_config`.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
-    from s4eca.cli.check_config import check_config
     from s4eca.cli.config import conf_dir, plain
 
     hydra = HydraConfig.instance()
@@ -56,8 +58,6 @@ def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str,
         assert isinstance(choices, dict)
         with open_dict(config):
             del config["hydra"]
-        resolved, named = plain(config), {str(group): str(option) for group, option in choices.items()}
-        check_config(resolved, named)
-        return resolved, named
+        return plain(config), {str(group): str(option) for group, option in choices.items()}
     finally:
         hydra.cfg = before

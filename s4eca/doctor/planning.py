@@ -87,7 +87,7 @@ def _wanted(config: Mapping[str, Any], cached: Mapping[str, Sequence[str]]) -> t
         return [], None
     by_name = [found for group in groups for found in _by_name(group, config[group])]
     if not config.get("weights_folder") and all(found.part in cached.get(found.repository, ()) for found in by_name):
-        return by_name, None  # and seconds of imports are saved: timm and transformers are needed for exact names alone
+        return by_name, None  # timm and transformers are needed for exact names alone
     from s4eca.weights_folder import list_needs, read_folder
 
     try:

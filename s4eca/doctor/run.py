@@ -15,7 +15,11 @@ def check_run(facts: Facts, run: Run) -> list[Finding]:
     """Returns what is to be said about a run on a machine."""
     checks = (_weights, _accelerator, _precision, _compiler, _extras, _workers, _checkpoints)
     here = [finding for check in checks for finding in check(facts, run)]
-    return [*_paths(run), *_image_size(run), *here]
+    found = [*_paths(run), *_image_size(run), *here]
+    # what a build stumbles over first may be among them
+    if run.refusal is not None and not any(one.level == "fail" and one.about in run.refusal for one in found):
+        found.append(Finding("fail", "config", run.refusal))
+    return found
 
 
 def multiple_of(vision: Mapping[str, Any]) -> int | None:
@@ -40,8 +44,6 @@ def _paths(run: Run) -> Iterator[Finding]:
 
 
 def _weights(facts: Facts, run: Run) -> Iterator[Finding]:
-    if run.refusal is not None:
-        yield Finding("fail", "weights", run.refusal)
     folder = run.config.get("weights_folder")
     for item in run.wanted:
         group = item.setting.partition(".")[0]
@@ -104,7 +106,8 @@ def _precision(facts: Facts, run: Run) -> Iterator[Finding]:
                 yield Finding(
                     "warning",
                     "precision",
-                    f"trainer.precision={precision} is emulated on {gpu.name} and slow; set 16-mixed.",
+                    f"trainer.precision={precision} is emulated on {gpu.name} and slow; set "
+                    f"{_with_precision('16-mixed', run)}.",
                 )
     if precision.startswith("bf16") and not on_gpu:
         yield Finding(
@@ -117,8 +120,19 @@ def _precision(facts: Facts, run: Run) -> Iterator[Finding]:
             "warning",
             "precision",
             "trainer.precision=16-mixed does not exist on a CPU, and Lightning takes bf16-mixed instead; set "
-            "trainer.precision=32-true.",
+            f"{_with_precision('32-true', run)}.",
         )
+
+
+def _with_precision(precision: str, run: Run) -> str:
+    """Returns the settings of another precision than bf16-mixed, with what goes along with it."""
+    model = run.config["model"]
+    settings = [f"trainer.precision={precision}"]
+    if model.get("segmenter", {}).get("tower_dtype") == "bf16":
+        settings.append("model.segmenter.tower_dtype=fp32")
+    if precision.startswith("16") and model.get("fused_optimizer"):
+        settings.append("model.fused_optimizer=false")
+    return " ".join(settings)
 
 
 def _compiler(facts: Facts, run: Run) -> Iterator[Finding]:

@@ -71,7 +71,10 @@ LORA = ("tuning=lora", "fusion=film")
             ["vision.attention=sdpa", "model.segmenter.encode_once=true", "model.feature_cache=FOLDER"],
         ),
         (DECODER, (), False, ["decoder=fpn"]),
-        (DECODER, ("model.segmenter.channels_last=false",), False, ["decoder=fpn", "model.segmenter.channels_last=true"]),
+        (
+            DECODER, ("model.segmenter.channels_last=false",), False,
+            ["decoder=fpn", "model.segmenter.channels_last=true"],
+        ),
         (
             BACKWARD, LORA, False,
             ["model.segmenter.grad_checkpointing=none", "decoder=fpn", "model.segmenter.start_stage=3"],
