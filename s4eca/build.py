@@ -1,6 +1,7 @@
 """From a resolved config to objects: the only place that turns `_target_` into code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,16 @@ from hydra.errors import InstantiationException
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from s4eca.checkpoint_io import AtomicCheckpointIO
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.dgl_rsis.knowledge import Knowledge, available
 from s4eca.dgl_rsis.pipeline import Pipeline
-from s4eca.errors import S4ecaError
+from s4eca.errors import S4ecaError, is_out_of_memory
 from s4eca.lit.agreement import EpochLoop
 from s4eca.lit.distributed import DDP
 from s4eca.lit.referring import ReferringModule
-from s4eca.segmenter import ReferringSegmenter
+from s4eca.settings import check_keys
 from s4eca.towers.base import TextTower, VisionTower
 from s4eca.weights import HUB
 from s4eca.weights_folder import Kept, place, read_folder
@@ -28,34 +28,53 @@ from s4eca.weights_folder.needs import nested
 
 Config = dict[str, Any]
 
-# a config may come out of somebody else's checkpoint: it can build these things and nothing else
-ALLOWED = ("s4eca.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "lightning.pytorch.Trainer")
+SEGMENTER = "s4eca.segmenter.ReferringSegmenter"
 
 
 def instantiate(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
     """Builds what a config node describes.
 
     Args:
-        node: plain values with a `_target_`.
+        node: plain values with a `_target_`; with `_partial_` what comes back is called with further arguments.
         key: where it stands in the config, for errors.
         arguments: further arguments of the target.
 
     Raises:
         S4ecaError: a target outside this package and Lightning's callbacks, loggers and trainer, or arguments that do
-            not fit it; what the target itself raises as S4ecaError passes through.
+            not fit it, late ones too; what the target itself raises as S4ecaError passes through.
     """
-    _check_targets(node, key)
+    if "_target_" not in node:
+        raise S4ecaError(f"{key} names no part to build, only {', '.join(node) or 'nothing'}; choose an option of it.")
+    check_keys(node, key)
+
+    def build(**late: Any) -> Any:
+        with _fitting(node, key):
+            return made(**late)
+
+    with _fitting(node, key):
+        made = hydra.utils.instantiate(dict(node), _partial_=True, _convert_="all")
+    return build if node.get("_partial_") else build(**arguments)
+
+
+@contextmanager
+def _fitting(node: Mapping[str, Any], key: str) -> Iterator[None]:
+    """Turns what goes wrong in a constructor into a sentence."""
     try:
-        build = hydra.utils.instantiate(dict(node), _partial_=True, _convert_="all")
-        return build if node.get("_partial_") else build(**arguments)
-    except (InstantiationException, TypeError) as error:
+        yield
+    except (S4ecaError, ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, S4ecaError):
+            if is_out_of_memory(cause):
+                raise
             cause = cause.__cause__
         if cause is not None:
             raise cause from None
         reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
-        raise S4ecaError(f"the config under {key} does not fit {node['_target_']}: {reason}.") from error
+        fits = isinstance(error, InstantiationException | TypeError)
+        how = f"does not fit {node['_target_']}" if fits else "cannot be had here"
+        raise S4ecaError(f"the config under {key} {how}: {reason}.") from error
 
 
 def build_data(config: Config) -> ReferringDataModule:
@@ -64,9 +83,14 @@ def build_data(config: Config) -> ReferringDataModule:
     Raises:
         S4ecaError: data of another kind, and what `instantiate` raises.
     """
+    check_expressions(config)
+    return instantiate(config["data"], "data")
+
+
+def check_expressions(config: Mapping[str, Any]) -> None:
+    """Refuses data without expressions."""
     if str(config["data"].get("_target_")).startswith("s4eca.data.semantic."):
         raise S4ecaError("these data have label maps and no expressions; they are for eval.py model=dgl_rsis alone.")
-    return instantiate(config["data"], "data")
 
 
 def open_weights(config: Config) -> Kept | None:
@@ -96,7 +120,7 @@ def build_model(node: Mapping[str, Any], key: str, kept: Kept | None, **argument
     """
     if kept is None:
         return instantiate(node, key, **arguments)
-    _check_targets(node, key)
+    check_keys(node, key)
     for name in nested(node):
         value, inner = node[name], f"{key}.{name}"
         items = [build_model(item, inner, kept) for item in (value if isinstance(value, list) else [value])]
@@ -124,13 +148,14 @@ def build_module(config: Config, towers: tuple[TextTower, VisionTower] | None = 
     """
     model = dict(config["model"])
     text, vision = towers or build_towers(config)
-    segmenter = ReferringSegmenter(
+    segmenter = instantiate(
+        {"_target_": SEGMENTER, **model.pop("segmenter")},
+        "model.segmenter",
         text=text,
         vision=vision,
         method=instantiate(config["tuning"], "tuning"),
         fusion=instantiate(config["fusion"], "fusion"),
         decoder=instantiate(config["decoder"], "decoder"),
-        **model.pop("segmenter"),
     )
     loss = instantiate(config["loss"], "loss")
     module = instantiate(model, "model", segmenter=segmenter, loss=loss)
@@ -210,19 +235,9 @@ def build_loggers(config: Config, folder: Path) -> list[Logger]:
 
 def build_trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     """Builds the trainer; it writes into `folder` only, and checkpoints atomically."""
-    try:
-        trainer = _trainer(config, folder, callbacks, loggers)
-    except (ValueError, MisconfigurationException) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise S4ecaError(f"the config under trainer cannot be had here: {reason}.") from error
-    EpochLoop.install(trainer)
-    return trainer
-
-
-def _trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     settings = config["trainer"]
     several = settings.get("devices", 1) not in (1, "1") and settings.get("strategy", "auto") in ("auto", "ddp")
-    return instantiate(
+    trainer = instantiate(
         settings,
         "trainer",
         **({"strategy": DDP()} if several else {}),
@@ -234,27 +249,5 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], loggers: l
         use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO()],
     )
-
-
-def _is_allowed(target: str) -> bool:
-    """Whether a target is a class of this package or one of Lightning's that a run needs."""
-    if not target.startswith(ALLOWED):
-        return False
-    try:
-        made = hydra.utils.get_object(target)
-    except (ImportError, ValueError):
-        return False
-    # s4eca.checkpoint.torch.load has the right prefix too: only classes that were defined there may be built
-    return isinstance(made, type) and made.__module__.startswith(("s4eca.", "lightning.pytorch."))
-
-
-def _check_targets(node: Any, key: str) -> None:
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and not _is_allowed(str(target)):
-            raise S4ecaError(f"the config under {key} names {target}, and only parts of s4eca may be built from it.")
-        for name, value in node.items():
-            _check_targets(value, f"{key}.{name}")
-    elif isinstance(node, list):
-        for value in node:
-            _check_targets(value, key)
+    EpochLoop.install(trainer)
+    return trainer

@@ -6,3 +6,11 @@ class S4ecaError(Exception):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had: CUDA's, or the CPU allocator's."""
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__) or (
+        isinstance(error, RuntimeError)
+        and any(text in str(error) for text in ("DefaultCPUAllocator", "allocate memory"))
+    )

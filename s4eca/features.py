@@ -184,6 +184,24 @@ def stage_shapes(vision: VisionTower) -> list[tuple[int, ...]]:
     return shapes
 
 
+def check_cacheable(data: ReferringDataModule, precision: Any) -> None:
+    """Refuses a training whose features are others in every epoch, or are not those of towers in fp32.
+
+    Raises:
+        S4ecaError: an augmentation, or a precision that casts the towers.
+    """
+    if data.augmentation is not None and data.augmentation.active:
+        raise S4ecaError(
+            f"{_SETTING} keeps one set of features per image, and an augmentation makes another image in every epoch;"
+            f" set augmentation=none or {_SETTING}=null."
+        )
+    if precision not in _PRECISIONS:
+        raise S4ecaError(
+            f"{_SETTING} needs towers in fp32, and trainer.precision={precision} casts them; set"
+            f" trainer.precision=bf16-mixed or {_SETTING}=null."
+        )
+
+
 def plan_features(features: FeatureCache | None, data: ReferringDataModule, trainer: Trainer) -> None:
     """Prepares a training with cached features: its samples get keys, and what the cache needs is printed and checked.
 
@@ -196,16 +214,7 @@ def plan_features(features: FeatureCache | None, data: ReferringDataModule, trai
     """
     if features is None:
         return
-    if data.augmentation is not None and data.augmentation.active:
-        raise S4ecaError(
-            f"{_SETTING} keeps one set of features per image, and an augmentation makes another image in every epoch;"
-            f" set augmentation=none or {_SETTING}=null."
-        )
-    if trainer.precision not in _PRECISIONS:
-        raise S4ecaError(
-            f"{_SETTING} needs towers in fp32, and trainer.precision={trainer.precision} casts them; set"
-            f" trainer.precision=bf16-mixed or {_SETTING}=null."
-        )
+    check_cacheable(data, trainer.precision)
     if getattr(data.tokenizer, "padding_side", "right") != "right":
         raise S4ecaError(
             f"{_SETTING} needs padding behind the words, and this tokenizer pads in front of them; set its"

@@ -1,24 +1,32 @@
+import copy
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from runs import composed
 from s4eca.cost import KeptStorages
 from s4eca.decoders.fpn import FPNDecoder
 from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
-from s4eca.memory import BLOCK, FPN, SIDE, STAGE_3, evaluation_switches, out_of_memory_explained, training_switches
+from s4eca.memory import evaluation_switches, out_of_memory_explained, training_switches
+from s4eca.switches import BLOCK, FPN, SIDE, STAGE_3, find
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = {
-    "model": {"segmenter": {"placement": "inside", "start_stage": 1, "grad_checkpointing": "none"}},
-    "tuning": {"_target_": "s4eca.tuning.S4ECA"},
-    "decoder": {"_target_": "s4eca.decoders.lavt.LAVTDecoder"},
-    "data": {"batch_size": 8, "eval_batch_size": None},
-    "trainer": {"precision": "32-true", "accumulate_grad_batches": 2},
-}
+
+
+@cache
+def _composed(*overrides):
+    return composed("experiment=demo", "decoder=lavt", "data.batch_size=8", *overrides)
+
+
+def plain(*overrides, **values):
+    """A small run with nothing switched on, changed by overrides and by values of `model.segmenter`."""
+    config = copy.deepcopy(_composed(*overrides))
+    config["model"]["segmenter"].update(values)
+    return config
 
 
 def decoder_bytes(decoder):
@@ -41,11 +49,6 @@ def test_the_figure_of_the_decoder_is_counted():
     assert pytest.approx((rest + light) / (rest + heavy), abs=0.005) == FPN
 
 
-def changed(**values):
-    segmenter = {**PLAIN["model"]["segmenter"], **values.pop("segmenter", {})}
-    return {**PLAIN, "model": {"segmenter": segmenter}, **values}
-
-
 def measured():
     """Returns the bytes that a step of each row of the benchmark keeps."""
     rows = json.loads((ROOT / "benchmarks" / "results" / "methods_base.json").read_text())["rows"]
@@ -58,48 +61,57 @@ def test_the_figures_are_those_of_the_benchmark():
         assert share == pytest.approx(kept[name] / kept["s4eca"], abs=0.005)
 
 
+ALL = [
+    "model.segmenter.grad_checkpointing=block",
+    "data.batch_size=4 trainer.accumulate_grad_batches=2",
+    "trainer.precision=bf16-mixed",
+    "decoder=fpn",
+    "model.segmenter.start_stage=3",
+    "model.segmenter.placement=side",
+]
+
+
 def settings(config):
-    return [switch.setting.split(" (")[0] for switch in training_switches(config)]
+    return [switch.setting for switch in training_switches(config)]
 
 
 def test_all_switches_are_offered_to_a_plain_run():
-    assert settings(PLAIN) == [
-        "model.segmenter.grad_checkpointing=block",
-        "data.batch_size=4 trainer.accumulate_grad_batches=4",
-        "trainer.precision=bf16-mixed",
-        "decoder=fpn",
-        "model.segmenter.start_stage=3",
-        "model.segmenter.placement=side",
+    switches = training_switches(plain())
+    assert [switch.setting for switch in switches] == ALL
+    assert [switch.leaves.split(" (")[0] for switch in switches] == [
+        *("14 %", "50 %", "about 50 %, by the width of bf16", "91 %", "61 %", "21 %")
     ]
-    assert [switch.leaves.split(" (")[0] for switch in training_switches(PLAIN)][:2] == ["14 %", "50 %"]
+    assert [switch.setting for switch in switches if switch.same_run] == [ALL[0], ALL[2]]
 
 
 def test_what_is_used_already_is_not_offered():
-    used = changed(segmenter={"grad_checkpointing": "block", "start_stage": 3})
-    assert settings(used) == [*settings(PLAIN)[1:4], "model.segmenter.placement=side"]
-    assert settings(changed(segmenter={"placement": "side"})) == settings(PLAIN)[1:4]
-    light = {"_target_": "s4eca.decoders.fpn.FPNDecoder"}
-    assert settings(changed(decoder=light, segmenter={"placement": "side"})) == settings(PLAIN)[1:3]
-    assert "model.segmenter.placement=side" not in settings(changed(tuning={"_target_": "s4eca.tuning.LoRA"}))
-    assert settings(changed(data={"batch_size": 1}))[1] == "trainer.precision=bf16-mixed"
-    bf16 = {"precision": "bf16-mixed", "accumulate_grad_batches": 1}
-    odd = settings(changed(data={"batch_size": 9}, trainer=bf16))
-    assert odd[1:] == ["data.batch_size=3 trainer.accumulate_grad_batches=3", *settings(PLAIN)[3:]]
+    # at the side there is nothing to recompute, so that both are changed together
+    side = "model.segmenter.placement=side model.segmenter.grad_checkpointing=none"
+    assert settings(plain(grad_checkpointing="block", start_stage=3)) == [*ALL[1:4], side]
+    assert settings(plain(placement="side")) == ALL[1:4]
+    assert settings(plain("decoder=fpn", placement="side")) == ALL[1:3]
+    lora = settings(plain("tuning=lora", "fusion=film"))
+    assert lora == ALL[:5]
+    alone = settings(plain("data.batch_size=1", "trainer.precision=bf16-mixed"))
+    assert alone == [ALL[0], *ALL[3:]]
+    odd = settings(plain("data.batch_size=9", "trainer.accumulate_grad_batches=2"))
+    assert odd[1] == "data.batch_size=3 trainer.accumulate_grad_batches=6"
 
 
-def test_what_would_be_refused_beside_another_switch_is_offered_with_its_change():
-    segmenter = {**PLAIN["model"]["segmenter"], "compile": "block"}
-    offered = [switch.setting for switch in training_switches({**PLAIN, "model": {"segmenter": segmenter}})]
-    assert "model.segmenter.placement=side model.segmenter.compile=none" in offered
+def test_what_would_be_refused_is_not_offered():
+    assert settings(plain("tuning=frozen", "fusion=film"))[0] == ALL[1], "nothing to recompute"
+    recipe = settings(plain("tuning=full", "fusion=pwam", "fusion.feedback=true"))
+    assert recipe == ALL[:4], "language enters at the first stage"
+    assert "model.segmenter.placement=side model.segmenter.compile=none" in settings(plain(compile="block"))
 
 
 def test_an_evaluation_has_its_own_switches():
-    assert [switch.setting for switch in evaluation_switches(PLAIN)] == [
+    assert [switch.setting for switch in evaluation_switches(plain())] == [
         "data.eval_batch_size=4",
         "trainer.precision=bf16-mixed",
     ]
-    data = {"batch_size": 2, "eval_batch_size": 16}
-    assert evaluation_switches(changed(data=data))[0].setting == "data.eval_batch_size=8"
+    first = evaluation_switches(plain("data.batch_size=2", "data.eval_batch_size=16"))[0]
+    assert (first.setting, first.leaves) == ("data.eval_batch_size=8", "50 %")
 
 
 def test_a_real_allocation_that_fails_becomes_the_sentence():
@@ -108,22 +120,30 @@ def test_a_real_allocation_that_fails_becomes_the_sentence():
         pytest.raises(
             S4ecaError, match=r"memory is not enough for training \(.*allocate.*resume=run with model"
         ) as info,
-        out_of_memory_explained(PLAIN, training=True, onward=lambda: onward),
+        out_of_memory_explained(plain(), training=True, onward=lambda: onward),
     ):
         torch.empty(2**60, dtype=torch.uint8)
     assert isinstance(info.value.__cause__, RuntimeError)
     assert str(info.value).endswith("or trainer.precision=bf16-mixed, the others need a new run.")
-    last = changed(
-        segmenter={"placement": "side"}, data={"batch_size": 1}, trainer={"precision": "bf16-mixed"}, decoder={}
-    )
+    assert "accumulate_grad_batches=2 (the same effective batch) leaves 50 %" in str(info.value)
+    last = plain("decoder=fpn", "data.batch_size=1", "trainer.precision=bf16-mixed", placement="side")
     with (
         pytest.raises(S4ecaError, match=r"\(CUDA out of memory\. Tried to allocate 2.00 GiB\), and no switch is left"),
-        out_of_memory_explained({**last}, training=True),
+        out_of_memory_explained(last, training=True),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity")
 
 
+def test_looking_for_switches_changes_nothing():
+    config = plain()
+    before = copy.deepcopy(config)
+    training_switches(config)
+    assert config == before
+    assert find(config, "model.segmenter.start_stage") == 1
+    assert find(config, "nothing.there") is None
+
+
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes") as info, out_of_memory_explained(PLAIN, training=True):
+    with pytest.raises(RuntimeError, match="shapes") as info, out_of_memory_explained({}, training=True):
         raise RuntimeError("shapes do not fit")
     assert not isinstance(info.value, S4ecaError)

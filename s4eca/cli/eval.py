@@ -15,11 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from s4eca.build import Config, build_data, build_module
 from s4eca.checkpoint import SELECTED_BY, Checkpoint, load_learned, read_checkpoint
 from s4eca.checkpoint_source import is_remote, label, locate_checkpoint
+from s4eca.cli.check_config import check_config
 from s4eca.cli.entry import run_hydra
 from s4eca.cli.environment import command_line
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.cli.training_free import evaluate_training_free, resolve
 from s4eca.data.datamodule import ReferringDataModule
+from s4eca.dry_build import check_build
 from s4eca.errors import S4ecaError
 from s4eca.frozen_dtype import for_precision
 from s4eca.identity import describe_training
@@ -49,6 +51,8 @@ def evaluate(
         S4ecaError: anything the user can mend, before the first sample wherever it can be known by then.
     """
     config = for_precision(config)
+    check_config(config)
+    check_build(config)
     use_matmul_precision(config.get("matmul_precision", "highest"))  # older checkpoints do not say
     data = build_data(config)
     open_split(data, options)

@@ -6,6 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from s4eca.cli.check_config import check_config
 from s4eca.cli.config import AUTO, apply_overrides, overrides, plain
 from s4eca.cli.entry import run_hydra
 from s4eca.cli.resuming import Start, saved_run, start_or_go_on
@@ -24,6 +25,7 @@ def _task(config: DictConfig) -> float | None:
         start = start_or_go_on(plain(config), folder)
     else:
         start = _go_on(Path(config.resume))
+    check_config(start.config, HydraConfig.get().runtime.choices if config.resume is None else None)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         check_sweep(start.config["trainer"], HydraConfig.get().launcher["_target_"])
     if start.ended is not None:

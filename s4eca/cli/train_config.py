@@ -13,7 +13,7 @@ def compose_train(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, s
         The resolved config, and which option of every config group was chosen.
 
     Raises:
-        S4ecaError: an override that does not fit the config.
+        S4ecaError: an override that does not fit the config, or a setting that a part of it does not take.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -22,10 +22,14 @@ def compose_train(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, s
     if wrong:
         raise S4ecaError(f"There is no option {wrong[0]}: give KEY=VALUE as to s4eca train.")
     try:
-        return compose_quietly(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+        config, choices = compose_quietly(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(f"The config cannot be composed, {reason}: see conf/train.yaml.") from error
+    from s4eca.cli.check_config import check_config
+
+    check_config(config, choices)
+    return config, choices
 
 
 def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:

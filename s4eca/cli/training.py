@@ -22,10 +22,12 @@ from s4eca.budget import solve_budget
 from s4eca.build import Config, build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
 from s4eca.checkpoint import load_learned, read_checkpoint
 from s4eca.checkpoint_source import locate_checkpoint
+from s4eca.cli.check_config import check_config
 from s4eca.cli.environment import environment
 from s4eca.cli.eval import default_folder, evaluate
 from s4eca.cli.evaluating import Options
 from s4eca.cli.resuming import ENDED, last_checkpoint, write_ended
+from s4eca.dry_build import check_build
 from s4eca.errors import S4ecaError
 from s4eca.features import plan_features
 from s4eca.files import write_text
@@ -82,6 +84,7 @@ def _fit(
     use_matmul_precision(config.get("matmul_precision", "highest"))  # older run folders do not say
     if "torch._dynamo" in sys.modules:  # what an earlier run of this process has compiled counts towards a limit
         torch._dynamo.reset()
+    check_config(config)
     if "segmenter" not in config["model"]:
         raise S4ecaError("model=dgl_rsis is training-free; evaluate it with python eval.py model=dgl_rsis.")
     if config["evaluate"] not in (None, "val", "test"):
@@ -94,6 +97,7 @@ def _fit(
         )
     last_step = LastStep(last_checkpoint(folder), signals)
     callbacks = [*build_callbacks(config, folder), *more, last_step]
+    check_build(config, solve=resume is None)
     data = build_data(config)
     data.prepare_data()
     data.setup("fit")

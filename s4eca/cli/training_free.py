@@ -16,6 +16,7 @@ from rich.console import Console
 
 import s4eca
 from s4eca.build import Config, build_loggers, build_pipeline, build_trainer, instantiate
+from s4eca.cli.check_config import check_config
 from s4eca.cli.environment import command_line
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.data.datamodule import ReferringDataModule
@@ -78,6 +79,7 @@ def evaluate_training_free(config: Config, folder: Path | None, options: Options
     Raises:
         S4ecaError: anything the user can mend, before the first sample wherever it can be known by then.
     """
+    check_config(config)
     data = instantiate(config["data"], "data")
     folder = folder or default_folder(config, data.name, options)
     if isinstance(data, SemanticDataModule):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s4eca.errors import S4ecaError
+from s4eca.checks import check_whole
 
 GROUP = 8  # channels that share their GroupNorm statistics
 
@@ -30,8 +30,7 @@ class FPNDecoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], out_channels: int, width: int = 224) -> None:
         super().__init__()
-        if width < GROUP or width % GROUP:
-            raise S4ecaError(f"FPN decoder width {width}: give a positive multiple of {GROUP}.")
+        check_whole("decoder.width", width, GROUP)
         self.laterals = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in channels)
         self.smooth = nn.ModuleList(_convolution(width) for _ in channels)
         self.head = _convolution(width)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.checks import check_whole
 from s4eca.errors import S4ecaError
 
 
@@ -29,9 +30,10 @@ class LAVTDecoder(nn.Module):
         super().__init__()
         if len(channels) < 2:
             raise S4ecaError(f"The LAVT decoder got {len(channels)} stage(s): give it a pyramid of at least two.")
+        check_whole("decoder.factor", factor)
         width = channels[-1] // factor
         if width < 1:
-            raise S4ecaError(f"LAVT decoder factor {factor} is larger than {channels[-1]} channels: lower the factor.")
+            raise S4ecaError(f"decoder.factor={factor} leaves nothing of {channels[-1]} channels: lower the factor.")
         levels: list[nn.Module] = []
         coarser = channels[-1]
         for finer in reversed(channels[:-1]):

@@ -133,7 +133,7 @@ class Run:
         config: resolved.
         choices: option of every config group.
         wanted: what it takes from the hub.
-        refusal: why its weights cannot be had at all, None where they may.
+        refusal: why it could not be built, None where it could.
         there: whether each path that the config names exists, by `KEY=PATH`.
         checkpoints: folder that its run folders are made in.
     """

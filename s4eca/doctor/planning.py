@@ -1,4 +1,4 @@
-"""What a run asks for, found without building anything of it."""
+"""What a run asks for, found without reading anything of it."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +16,21 @@ NO_PATHS = ("hub", "random")
 
 
 def plan_run(overrides: Sequence[str]) -> Run:
-    """Composes a run's config and looks for what it names.
+    """Composes a run's config, builds its network without values, and looks for what it names.
 
     Raises:
         S4ecaError: an override that does not fit the config.
     """
     from s4eca.cli.train_config import compose_train
+    from s4eca.dry_build import check_build
 
     config, choices = compose_train(overrides)
     wanted, refusal = _wanted(config, cached_parts(os.environ, Path.home()))
+    try:
+        if "segmenter" in config["model"]:
+            check_build(config, solve=True)
+    except S4ecaError as error:
+        refusal = str(error)
     there = {f"{key}={path}": Path(path).exists() for key, path in named_paths(config)}
     given = [plain_text(item.partition("=")[2]) for item in overrides if item.startswith("hydra.run.dir=")]
     folder = given[-1] if given else f"outputs/{config['name']}"
@@ -82,7 +88,7 @@ def _wanted(config: Mapping[str, Any], cached: Mapping[str, Sequence[str]]) -> t
         return [], None
     by_name = [found for group in groups for found in _by_name(group, config[group])]
     if not config.get("weights_folder") and all(found.part in cached.get(found.repository, ()) for found in by_name):
-        return by_name, None  # and seconds of imports are saved: timm and transformers are needed for exact names alone
+        return by_name, None  # timm and transformers are needed for exact names alone
     from s4eca.weights_folder import list_needs, read_folder
 
     try:

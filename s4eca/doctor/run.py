@@ -15,7 +15,11 @@ def check_run(facts: Facts, run: Run) -> list[Finding]:
     """Returns what is to be said about a run on a machine."""
     checks = (_weights, _accelerator, _precision, _compiler, _extras, _workers, _checkpoints)
     here = [finding for check in checks for finding in check(facts, run)]
-    return [*_paths(run), *_image_size(run), *here]
+    found = [*_paths(run), *_image_size(run), *here]
+    # what a build stumbles over first may be among them
+    if run.refusal is not None and not any(one.level == "fail" and one.about in run.refusal for one in found):
+        found.append(Finding("fail", "config", run.refusal))
+    return found
 
 
 def multiple_of(vision: Mapping[str, Any]) -> int | None:
@@ -40,8 +44,6 @@ def _paths(run: Run) -> Iterator[Finding]:
 
 
 def _weights(facts: Facts, run: Run) -> Iterator[Finding]:
-    if run.refusal is not None:
-        yield Finding("fail", "weights", run.refusal)
     folder = run.config.get("weights_folder")
     for item in run.wanted:
         group = item.setting.partition(".")[0]
@@ -104,23 +106,36 @@ def _precision(facts: Facts, run: Run) -> Iterator[Finding]:
                 yield Finding(
                     "warning",
                     "precision",
-                    f"trainer.precision={precision} is emulated on {gpu.name} and slow; set 16-mixed.",
+                    f"trainer.precision={precision} is emulated on {gpu.name} and slow; set "
+                    f"{_with_precision('16-mixed', run)}.",
                 )
     if precision.startswith("bf16") and not on_gpu and not facts.cpu_bf16:
         yield Finding(
             "warning",
             "precision",
-            f"trainer.precision={precision} is slow on this CPU, which has no bf16 instructions; "
-            "set trainer.precision=32-true.",
+            f"trainer.precision={precision} is slow on this CPU, which has no bf16 instructions; set "
+            f"{_with_precision('32-true', run)}.",
         )
     if precision in ("16", "16-mixed") and not on_gpu:
-        best = "bf16-mixed or 32-true" if facts.cpu_bf16 else "32-true"
+        fitting = ("bf16-mixed", "32-true") if facts.cpu_bf16 else ("32-true",)
+        best = " or ".join(_with_precision(other, run) for other in fitting)
         yield Finding(
             "warning",
             "precision",
             f"trainer.precision={precision} does not exist on a CPU, and Lightning takes bf16-mixed instead; set "
-            f"trainer.precision={best}.",
+            f"{best}.",
         )
+
+
+def _with_precision(precision: str, run: Run) -> str:
+    """Returns the settings of another precision than bf16-mixed, with what goes along with it."""
+    model = run.config["model"]
+    settings = [f"trainer.precision={precision}"]
+    if model.get("segmenter", {}).get("tower_dtype") == "bf16":
+        settings.append("model.segmenter.tower_dtype=fp32")
+    if precision.startswith("16") and model.get("fused_optimizer"):
+        settings.append("model.fused_optimizer=false")
+    return " ".join(settings)
 
 
 def _compiler(facts: Facts, run: Run) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.checks import check_dropout, check_whole
 from s4eca.errors import S4ecaError
 from s4eca.fusion import Fusion
 
@@ -37,6 +38,8 @@ class PWAM(Fusion):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_whole("fusion.heads", heads)
+        check_dropout("fusion.dropout", dropout)
         self.feedback = feedback
         self.attentions = nn.ModuleList(_PixelWordAttention(stage, text_dim, heads, dropout) for stage in channels)
         self.gates = nn.ModuleList(_gate(stage) for stage in channels[:-1]) if feedback else nn.ModuleList()
@@ -59,7 +62,9 @@ class _PixelWordAttention(nn.Module):
     def __init__(self, channels: int, text_dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         if channels % heads:
-            raise S4ecaError(f"PWAM heads {heads} do not divide a stage of {channels} channels: choose a divisor.")
+            raise S4ecaError(
+                f"PWAM's heads {heads} do not divide a stage of {channels} channels; give fusion.heads a divisor."
+            )
         self.heads = heads
         self.query = nn.Linear(channels, channels, bias=False)
         self.key = nn.Linear(text_dim, channels, bias=False)

@@ -47,20 +47,12 @@ class FSDP(DDP):
 
     def setup(self, trainer: Trainer) -> None:
         """Checks the settings and takes the network apart where it is trained."""
-        if str(trainer.precision) not in ("32-true", "bf16-mixed"):
-            raise S4ecaError(
-                f"trainer=fsdp does not scale losses, as trainer.precision={trainer.precision} would need; set "
-                "trainer.precision=bf16-mixed or 32-true."
-            )
+        check_sharded(self.lightning_module, trainer.precision)
         super().setup(trainer)
 
     def configure_ddp(self) -> None:
         """Takes the network apart, where `DDP` would wrap it."""
         module: Any = self.lightning_module
-        if module.features is not None:
-            raise S4ecaError("trainer=fsdp and model.feature_cache do not go together; set trainer=ddp.")
-        if module.segmenter.runner.compiled:
-            raise S4ecaError("trainer=fsdp cannot compile blocks; set model.segmenter.compile=none, or trainer=ddp.")
         # towers and segmenter change nothing in place that a part has returned
         warnings.filterwarnings("ignore", message=r"(?s)FSDP2-wrapped module .* returned a view tensor")
         _sync_module_states(module)  # what is learned, as the first process has drawn it
@@ -112,6 +104,27 @@ class FSDP(DDP):
         model, self._lightning_module = self._lightning_module, None
         super().teardown()
         self._lightning_module = model
+
+
+def check_sharded(module: Any, precision: Any) -> None:
+    """Refuses what does not go together with weights in parts.
+
+    Args:
+        module: to train.
+        precision: the trainer's.
+
+    Raises:
+        S4ecaError: a precision that scales losses, cached features, or compiled blocks.
+    """
+    if str(precision) not in ("32-true", "bf16-mixed"):
+        raise S4ecaError(
+            f"trainer=fsdp does not scale losses, as trainer.precision={precision} would need; set "
+            "trainer.precision=bf16-mixed or 32-true."
+        )
+    if module.features is not None:
+        raise S4ecaError("trainer=fsdp and model.feature_cache do not go together; set trainer=ddp.")
+    if module.segmenter.runner.compiled:
+        raise S4ecaError("trainer=fsdp cannot compile blocks; set model.segmenter.compile=none, or trainer=ddp.")
 
 
 def shard(segmenter: ReferringSegmenter, mesh: DeviceMesh) -> None:

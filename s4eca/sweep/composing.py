@@ -25,9 +25,11 @@ def compose_train(overrides: Sequence[str]) -> dict[str, Any]:
     """Returns the resolved config of `train.py OVERRIDES`.
 
     Raises:
-        S4ecaError: an override that does not fit.
+        S4ecaError: an override that does not fit, or a setting that a part does not take.
     """
-    return _compose(overrides)[0]
+    config, choices = _compose(overrides)
+    _check_parts(config, choices)
+    return config
 
 
 def check_overrides(overrides: Sequence[str], space: Space) -> None:
@@ -64,14 +66,15 @@ def check_space(space: Space, overrides: Sequence[str]) -> dict[str, Any]:
             _check_options(axis.key, axis.values, where)
     single = [axis.key for axis in space.axes if axis.key not in options]
     if not options:
+        _check_parts(base, groups)
         _check(base, single, space, where)
     first = {key: values[0] for key, values in options.items()}
     for key, values in options.items():
         for value in values:
             given = [override(name, option) for name, option in {**first, key: value}.items()]
-            _check(_compose([*overrides, *given])[0], single, space, f"{where}, with {' '.join(given)}")
+            _check(compose_train([*overrides, *given]), single, space, f"{where}, with {' '.join(given)}")
     # values may clash where single keys do not
-    _compose([*overrides, *(override(axis.key, axis.values[0]) for axis in space.axes)])
+    compose_train([*overrides, *(override(axis.key, axis.values[0]) for axis in space.axes)])
     return base
 
 
@@ -80,14 +83,19 @@ def common(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings(json.loads(json.dumps(config)))
 
 
-def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
-    """Returns the resolved config, and the names of its groups."""
+def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the resolved config, and the option of each of its groups."""
     try:
-        config, choices = compose_quietly(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+        return compose_quietly(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         message = " ".join(str(error).split()).rstrip(".")
         raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {message}.") from error
-    return config, set(choices)
+
+
+def _check_parts(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    from s4eca.cli.check_config import check_config  # imports torch, which a mistyped key need not wait for
+
+    check_config(config, choices)
 
 
 def _check_options(group: str, values: Sequence[Any], where: str) -> None:

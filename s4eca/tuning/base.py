@@ -204,18 +204,6 @@ class TuningMethod(nn.Module):
         vision.eval()
 
 
-def check_whole(key: str, value: int) -> None:
-    """Refuses what is no whole number from 1 on; `key` is the setting's name in the config."""
-    if type(value) is not int or value < 1:
-        raise S4ecaError(f"{key}={value} must be a whole number from 1 on.")
-
-
-def check_dropout(key: str, value: float) -> None:
-    """Refuses what is no share from 0 to below 1."""
-    if not 0 <= value < 1:
-        raise S4ecaError(f"{key}={value} must be a share from 0 to below 1.")
-
-
 def evenly_spread(share: float, depth: int) -> list[int]:
     """Returns which blocks of a stage carry an adapter: `share` of `depth`, evenly spread, the last one included.
 

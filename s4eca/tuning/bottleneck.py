@@ -5,19 +5,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.checks import check_dropout, check_whole
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower
-from s4eca.tuning.base import (
-    INSIDE,
-    Capabilities,
-    Carry,
-    Context,
-    Scope,
-    TuningMethod,
-    Width,
-    check_dropout,
-    check_whole,
-)
+from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width
 
 SITES: dict[str, tuple[Site, ...]] = {"houlsby": ("attn", "mlp"), "adaptformer": ("mlp",)}
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.checks import check_whole
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Kind, Site, Step, TextTower, VisionTower
 from s4eca.tuning.base import (
@@ -20,7 +21,6 @@ from s4eca.tuning.base import (
     TuningMethod,
     Walk,
     Width,
-    check_whole,
 )
 from s4eca.tuning.lora import Update
 

@@ -4,21 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.checks import check_dropout, check_whole
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
-from s4eca.tuning.base import (
-    INSIDE,
-    Capabilities,
-    Carry,
-    Context,
-    Schedule,
-    Scope,
-    TuningMethod,
-    Walk,
-    Width,
-    check_dropout,
-    check_whole,
-)
+from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Schedule, Scope, TuningMethod, Walk, Width
 
 PLACES = 3
 

@@ -5,18 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s4eca.checks import check_whole
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower
-from s4eca.tuning.base import (
-    INSIDE,
-    Capabilities,
-    Carry,
-    Context,
-    Scope,
-    TuningMethod,
-    Width,
-    check_whole,
-)
+from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width
 
 
 class DeepPrompts(TuningMethod):

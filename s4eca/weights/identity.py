@@ -28,11 +28,11 @@ class BaseWeights:
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """Returns the sha256 of named tensors; independent of their order and device."""
+    """Returns the sha256 of named tensors, independent of their order and device; of the meta device's the shapes'."""
     digest = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+        tensor = state[name].detach()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        if tensor.numel() and not tensor.is_meta:
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -3,12 +3,22 @@
 from pathlib import Path
 
 import huggingface_hub
+import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
 
 HUB, RANDOM, HUB_FILE = "hub", "random", "hf:"
+
+
+class SizesUnknownError(S4ecaError):
+    """Nothing on this machine says yet how large a model is."""
+
+
+def is_hollow() -> bool:
+    """Whether models are built on the meta device: with shapes and no values, so that no weights are read."""
+    return torch.get_default_device().type == "meta"
 
 
 def describe_source(weights: str, seed: int) -> str:
@@ -21,6 +31,8 @@ def describe_source(weights: str, seed: int) -> str:
 def fetch(key: str, weights: str) -> Path:
     """Returns where given weights lie on this machine, after fetching them where they are `hf:OWNER/REPO/FILE`.
 
+    On the meta device nothing is fetched.
+
     Args:
         key: config key of the tower, for the error's remedy (`text`, `vision`).
         weights: a path, or `hf:` and a file of a hub repository, for example
@@ -28,6 +40,7 @@ def fetch(key: str, weights: str) -> Path:
 
     Raises:
         S4ecaError: an incomplete `hf:`, an unreachable hub, or a missing path.
+        SizesUnknownError: on the meta device, a file that was not fetched before.
     """
     if not weights.startswith(HUB_FILE):
         if not Path(weights).exists():
@@ -35,8 +48,10 @@ def fetch(key: str, weights: str) -> Path:
         return Path(weights)
     repository, file = split_hub_file(key, weights)
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, file))
+        return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=is_hollow()))
     except Exception as error:  # the hub client raises OSError, httpx and its own errors
+        if is_hollow():
+            raise SizesUnknownError(f"{weights} was not fetched yet.") from error
         raise S4ecaError(unreachable(key, weights.removeprefix(HUB_FILE), error)) from error
 
 
@@ -53,12 +68,15 @@ def split_hub_file(key: str, weights: str) -> tuple[str, str]:
     return f"{owner}/{repository}", file
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict from a file or a folder, never unpickling anything but tensors."""
+def read_state(path: Path, values: bool = True) -> dict[str, Tensor]:
+    """Reads a state dict from a file or a folder, never unpickling anything but tensors.
+
+    Without its values it costs no memory, but for a `.safetensors` file, which is read as it is.
+    """
+    file = _weights_file(path) if path.is_dir() else path
+    device = "cpu" if values or file.suffix == ".safetensors" else "meta"
     try:
-        state = load_state_dict(str(_weights_file(path) if path.is_dir() else path), weights_only=True)
-    except S4ecaError:
-        raise
+        state = load_state_dict(str(file), weights_only=True, device=device)
     except Exception as error:  # pickle, safetensors and torch each raise their own
         raise S4ecaError(f"{path} could not be read as weights ({first_line(error)}).") from error
     return dict(state)

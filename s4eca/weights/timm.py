@@ -9,7 +9,7 @@ from timm.models import load_state_dict_from_hf
 from torch import nn
 
 from s4eca.errors import S4ecaError
-from s4eca.weights.sources import HUB, RANDOM, fetch, fill, first_line, read_state, unreachable
+from s4eca.weights.sources import HUB, HUB_FILE, RANDOM, fetch, fill, first_line, is_hollow, read_state, unreachable
 
 
 def load_timm(
@@ -43,13 +43,15 @@ def load_timm(
             model = timm.create_model(name, pretrained=False, num_classes=0, **options)
         except (RuntimeError, TypeError, AssertionError, ValueError) as error:
             raise S4ecaError(f"timm cannot build {key}.name={name} with {options}: {error}.") from error
-    if weights == RANDOM:
+    hub_id = model.pretrained_cfg.get("hf_hub_id")
+    if weights == HUB and not hub_id:
+        raise S4ecaError(f"timm has no hub weights for {name}; give a local file with {key}.weights=PATH.")
+    if is_hollow() and weights not in (HUB, RANDOM) and not weights.startswith(HUB_FILE):
+        fetch(key, weights)  # which has to be there
+    if weights == RANDOM or is_hollow():
         _take_out(model, unused)
         return model
     if weights == HUB:
-        hub_id = model.pretrained_cfg.get("hf_hub_id")
-        if not hub_id:
-            raise S4ecaError(f"timm has no hub weights for {name}; give a local file with {key}.weights=PATH.")
         file = model.pretrained_cfg.get("hf_hub_filename")
         try:
             state = load_state_dict_from_hf(hub_id, **({"filename": file} if file else {}), weights_only=True)

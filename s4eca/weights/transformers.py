@@ -10,11 +10,31 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from s4eca.errors import S4ecaError
-from s4eca.weights.sources import HUB, RANDOM, fetch, fill, first_line, read_state, unreachable
+from s4eca.weights.sources import (
+    HUB,
+    HUB_FILE,
+    RANDOM,
+    SizesUnknownError,
+    fetch,
+    fill,
+    first_line,
+    is_hollow,
+    read_state,
+    unreachable,
+)
 from s4eca.wording import indefinite
 
 # config group option of `text` for each model type
 TEXT_CONFIGS = {"bert": "bert_base", "roberta": "roberta_base", "distilbert": "distilbert_base", "clip": "clip_base"}
+
+# sizes of the models that conf/text names, where they are not the defaults of transformers' config classes
+SIZES: dict[str, dict[str, int]] = {
+    "google-bert/bert-base-uncased": {},
+    "FacebookAI/roberta-base": {"max_position_embeddings": 514},
+    "distilbert/distilbert-base-uncased": {},
+    "openai/clip-vit-base-patch32": {},
+    "openai/clip-vit-large-patch14": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+}
 
 # model types whose files hold a model of another type as a part; SAM 2 is published as its video model
 WHOLES = {"clip_text_model": ("clip",), "sam2": ("sam2_video",)}
@@ -59,7 +79,7 @@ def load_transformers(
     choices: Mapping[str, str] | None = None,
     **build: Any,
 ) -> PreTrainedModel:
-    """Builds a model of transformers and fills it, in fp32.
+    """Builds a model of transformers and fills it, in fp32; on the meta device it has shapes alone.
 
     Args:
         key: config key under which its settings stand (`text`, `clip`, `proposer`), for errors.
@@ -84,6 +104,9 @@ def load_transformers(
         return _untrained(key, library, seed, options, attention, build)
     if options:
         raise S4ecaError(f"{key}.options shapes random weights only; with {key}.weights={weights} leave it empty.")
+    if is_hollow():
+        fields = _sizes(key, library, name, weights, convert)
+        return _untrained(key, library, seed, fields, attention, build)
     where = name if weights == HUB else str(fetch(key, weights))
     if weights != HUB and Path(where).is_file():
         if convert is None:
@@ -115,6 +138,28 @@ def load_transformers(
             f"folder with {key}.weights=PATH."
         )
     return model
+
+
+def _sizes(
+    key: str, library: type[PreTrainedModel], name: str, weights: str, convert: Convert | None
+) -> dict[str, Any]:
+    """Returns fields of the config of a model's weights, as far as they are known here without fetching anything.
+
+    Raises:
+        SizesUnknownError: they are not.
+        S4ecaError: a path that does not exist, or a file that is no such model.
+    """
+    config: Any = library.config_class
+    try:
+        where = name if weights == HUB else str(fetch(key, weights))
+        if convert is not None and Path(where).is_file():
+            return convert(where, read_state(Path(where), values=False))[0]
+        read = config.from_pretrained(where, local_files_only=True)
+        return {field.name: getattr(read, field.name) for field in dataclass_fields(config) if field.init}
+    except (SizesUnknownError, OSError, ValueError) as error:
+        if name in SIZES and (weights == HUB or weights.startswith(HUB_FILE)):
+            return SIZES[name]
+        raise SizesUnknownError(f"the sizes of {name} are not known here.") from error
 
 
 def _untrained(

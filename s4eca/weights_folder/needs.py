@@ -1,6 +1,5 @@
 """What a config node takes from the hub, found without building anything."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import hydra.utils
 from timm.models import get_pretrained_cfg
 
 from s4eca.errors import S4ecaError
+from s4eca.settings import taken_by
 from s4eca.towers.timm_tower import TimmTower
 from s4eca.weights.sources import HUB, HUB_FILE, RANDOM, split_hub_file
 
@@ -64,7 +64,7 @@ def own_needs(node: Mapping[str, Any], key: str) -> dict[str, Need]:
     made = _class_of(node)
     if made is None or node.get("_partial_"):
         return {}
-    settings = _defaults(made)
+    settings = dict(taken_by(made).defaults)
     if "weights" not in settings:
         return {}
     settings |= node
@@ -101,16 +101,6 @@ def _class_of(node: Mapping[str, Any]) -> type | None:
         return None
     made = hydra.utils.get_object(target)
     return made if isinstance(made, type) else None
-
-
-def _defaults(made: type) -> dict[str, Any]:
-    """Returns the arguments of a class and of those that it hands the rest to, with their defaults."""
-    settings: dict[str, Any] = {}
-    for kind in reversed(made.__mro__):
-        if kind.__module__.startswith("s4eca.") and "__init__" in vars(kind):
-            parameters = inspect.signature(vars(kind)["__init__"]).parameters
-            settings |= {name: parameter.default for name, parameter in parameters.items()}
-    return settings
 
 
 def _timm_need(name: str, key: str) -> Need:

@@ -6,6 +6,7 @@ from typing import Any
 
 from s4eca.errors import S4ecaError
 from s4eca.overrides import shell_word
+from s4eca.weights.sources import is_hollow
 from s4eca.weights_folder.manifest import MANIFEST, Kept
 from s4eca.weights_folder.needs import Need, own_needs
 
@@ -35,7 +36,7 @@ def locate(kept: Kept, need: Need) -> Path:
             f"with `s4eca weights fetch {shell_word('out', kept.folder)} …` and the training's words, where the hub "
             "can be reached."
         )
-    for file in files:
+    for file in () if is_hollow() else files:  # nothing of them is read on the meta device
         kept.check(need.repository, file)
     home = kept.home(need.repository)
     if need.candidates:

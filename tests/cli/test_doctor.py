@@ -205,6 +205,12 @@ OFFLINE = machine(hub=Hub(True))
             "tower_dtype=bf16 and trainer.precision=32-true; set trainer.precision=bf16-mixed",
         ),
         (machine(torch=replace(NO_GPU, gpus=(T4,))), RUN, "warning", "is emulated on T4"),
+        (
+            machine(torch=replace(NO_GPU, gpus=(T4,))),
+            changed(model__segmenter__tower_dtype="bf16", model__fused_optimizer=True),
+            "warning",
+            "trainer.precision=16-mixed model.segmenter.tower_dtype=fp32 model.fused_optimizer=false.",
+        ),
         (SOUND, changed(trainer__accelerator="cpu"), "warning", "bf16-mixed is slow on this CPU"),
         (machine(torch=NO_GPU), changed(trainer__accelerator="auto"), "warning", "bf16-mixed is slow on this CPU"),
         (

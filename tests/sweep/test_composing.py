@@ -57,6 +57,10 @@ def test_a_trial_is_the_config_with_its_values(tmp_path):
             SPACE.replace("[none, film]", "[pwam, film]").replace("model.lr:", "fusion.heads:"), DEMO,
             r"with fusion=film: train\.yaml has no key fusion\.heads",
         ),
+        (
+            SPACE.replace("[none, film]", "[pwam, film]"), [*DEMO, "++fusion.heads=2"],
+            r"fusion=film: fusion\.heads=2 .*~fusion\.heads",
+        ),
         (SPACE, ["experiment=dmeo"], "experiment=dmeo cannot be composed with train.yaml: .*experiment/dmeo"),
         (SPACE, [*DEMO, "modle.lr=1"], r"cannot be composed with train\.yaml: .*modle"),
         (SPACE, [*DEMO, "seed=1,2"], "stands for several values"),
@@ -92,3 +96,12 @@ def test_overrides_that_all_trials_cannot_share_are_refused(tmp_path, given, mes
 def test_machines_may_differ_in_places_and_in_nothing_else():
     config = {"name": "a", "data": {"root": "/a", "batch_size": 2}, "logger": {"wandb": {"project": "p"}}, "seed": 1}
     assert common(config) == {"data.batch_size": 2, "seed": 1}
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "lavt"])
+def test_the_shipped_space_fits_the_demo_with_every_decoder_that_it_draws(decoder):
+    space = load_space("s4eca")
+    check_space(space, DEMO)
+    (axis,) = [axis for axis in space.axes if axis.key == "decoder"]
+    assert decoder in axis.values
+    assert compose_train([*DEMO, override("decoder", decoder)])["decoder"]["_target_"].startswith("s4eca.decoders.")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+import s4eca.sweep.trial
 import s4eca.sweep.worker
 from s4eca.errors import S4ecaError
 from s4eca.sweep.storage import retried_from
@@ -309,3 +310,18 @@ def test_a_study_of_something_else_is_left_alone(tmp_path):
     study.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(S4ecaError, match="study=made was not made by s4eca sweep"):
         made_worker(tmp_path)
+
+
+def test_a_trial_whose_config_does_not_fit_is_a_failed_trial(tmp_path, monkeypatch):
+    """The training itself is left out, its composing and checks are not."""
+    monkeypatch.setattr(s4eca.sweep.trial, "train", lambda config, folder, resume, more: 0.5)
+    monkeypatch.setattr(s4eca.sweep.worker, "free_memory", lambda: None)
+    space = made_space(tmp_path, SPACE.replace("fusion: {choices: [none, film]}", "fusion: {choices: [pwam, film]}"))
+    worker = made_worker(tmp_path, space)
+    worker.overrides = ["experiment=demo", "++fusion.heads=2"]  # which film has none of
+    for fusion in ("film", "pwam", "film"):
+        worker.study.enqueue_trial({"fusion": fusion})
+    worker.work(2)
+    states_of = {trial.number: (trial.params["fusion"], trial.state) for trial in worker.study.trials[:3]}
+    assert states_of == {0: ("film", FAIL), 1: ("pwam", COMPLETE), 2: ("film", FAIL)}
+    assert "fusion=film: fusion.heads=2 is not among its settings" in worker.study.trials[0].user_attrs["error"]

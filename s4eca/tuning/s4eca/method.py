@@ -7,20 +7,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.checks import check_dropout, check_whole
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
-from s4eca.tuning.base import (
-    INSIDE,
-    Capabilities,
-    Carry,
-    Context,
-    Scope,
-    TuningMethod,
-    Width,
-    check_dropout,
-    check_whole,
-    evenly_spread,
-)
+from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width, evenly_spread
 from s4eca.tuning.s4eca.text_query import TextQueryAdapter
 from s4eca.tuning.s4eca.visual_adapter import VisualAdapter, VisualSettings, masked_mean
 
