@@ -49,6 +49,17 @@ def plain_text(value: str) -> str:
     return value
 
 
+def composing_reason(error: Exception) -> str:
+    """Returns why Hydra could not compose a config, without a full stop.
+
+    Its own advice on a key that is not there, to write `+KEY`, makes keys that no part takes, and its list of search
+    paths says nothing to who has one folder of configs.
+    """
+    text = " ".join(str(error).partition("Config search path:")[0].split()).rstrip(".")
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    return f"the options that are chosen have no key {unknown[1]}" if unknown else text
+
+
 def check_overrides(given: Sequence[str], several: bool = False) -> None:
     """Checks that Hydra reads overrides as they are meant, before it refuses them in the terms of its parser.
 

@@ -14,7 +14,7 @@ from omegaconf.errors import InterpolationResolutionError
 from s4eca.cli.config import conf_dir
 from s4eca.cli.messages import end_sweep, guarded, sentence, show_warnings
 from s4eca.errors import S4ecaError
-from s4eca.overrides import check_overrides
+from s4eca.overrides import check_overrides, composing_reason
 from s4eca.stopping import ending_by_signals
 
 
@@ -54,8 +54,7 @@ def _explain(error: Exception, config_name: str) -> str | None:
     if isinstance(error, S4ecaError | InterpolationResolutionError):
         return sentence(error)
     if isinstance(error, HydraException):
-        reason = " ".join(str(error).split()).rstrip(".")
-        return f"the config cannot be composed, {reason}: see conf/{config_name}.yaml."
+        return f"the config cannot be composed, {composing_reason(error)}: see conf/{config_name}.yaml."
     if type(error).__module__.startswith("submitit."):  # with what the job printed
         lines = [line for line in str(error).splitlines() if line.startswith("error: ")]
         return f"a job that was submitted did not run through: {lines[-1].removeprefix('error: ')}" if lines else None

@@ -140,7 +140,7 @@ def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:
     from omegaconf.errors import OmegaConfBaseException
 
     from s4eca.cli.config import conf_dir, plain
-    from s4eca.overrides import check_overrides
+    from s4eca.overrides import check_overrides, composing_reason
 
     check_overrides(overrides)
 
@@ -152,7 +152,7 @@ def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:
             config.seed = 0
         content = plain(config)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = composing_reason(error)
         raise S4ecaError(f"The config of the scoring cannot be composed, {reason}: see conf/score.yaml.") from error
     if "_target_" not in content["data"]:
         raise S4ecaError("data=checkpoint belongs to eval.py: name the dataset that holds the truth, as data=rrsis_d.")

@@ -14,8 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
 from s4eca.folders import visible
-from s4eca.overrides import check_overrides
-from s4eca.weights.sources import first_line
+from s4eca.overrides import check_overrides, composing_reason
 from s4eca.weights_folder.needs import GROUPS, Need, list_needs
 
 TRAINING_FREE = ("clip", "grounding", "proposer", "decoupler", "selector", "ablation")  # groups of model=dgl_rsis
@@ -92,7 +91,7 @@ def _composed(entry: str, line: list[str]) -> DictConfig:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             return compose(entry, overrides=line)
     except HydraException as error:
-        raise S4ecaError(f"{' '.join(line)} cannot be composed ({first_line(error)}).") from error
+        raise S4ecaError(f"{' '.join(line)} cannot be composed ({composing_reason(error)}).") from error
 
 
 def _needs(config: DictConfig, groups: Iterable[str]) -> list[Need]:

@@ -17,7 +17,7 @@ from s4eca.errors import S4ecaError
 from s4eca.folders import visible
 from s4eca.identity import flatten, settings
 from s4eca.overrides import check_overrides as check_grammar
-from s4eca.overrides import override
+from s4eca.overrides import composing_reason, override
 from s4eca.sweep.space import Space
 
 
@@ -88,8 +88,8 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         return compose_quietly(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        message = " ".join(str(error).split()).rstrip(".")
-        raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {message}.") from error
+        reason = composing_reason(error)
+        raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {reason}.") from error
 
 
 def _check_parts(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:

@@ -56,7 +56,7 @@ def test_other_commands_explain_it_too(tmp_path, monkeypatch, words):
     [
         ('ckpt="/runs/${x}"', "ckpt cannot be had (Interpolation key 'x' not found)"),
         ('hydra.run.dir="/runs/${x}"', "hydra.run.dir cannot be had (Interpolation key 'x' not found)"),
-        ("modle=1", "modle"),
+        ("modle=1", "have no key modle: see"),  # and not that +modle=1 would do, which is refused next
         ("data=nowhere", "data/nowhere"),
     ],
 )
