@@ -102,7 +102,8 @@ def solve_budget(
         return _learned(_set(node, widths(units)), text, vision, scope)
 
     target = percent / 100 * towers
-    low, high = 1, max(2, configured[0] // multiples[0])
+    low = method.width.least
+    high = max(low + 1, configured[0] // multiples[0])
     while learned(high) < target and high * multiples[0] < _WIDEST:
         low, high = high, 2 * high
     straight = True

@@ -214,7 +214,7 @@ def build_callbacks(config: Config, folder: Path) -> list[Callback]:
         if monitor.startswith("test"):
             raise S4ecaError(f"callbacks.{name}.monitor={monitor} selects on the test split; choose a val/ score.")
         callback = instantiate(node, f"callbacks.{name}")
-        if isinstance(callback, ProgressBar) and not config.get("trainer", {}).get("enable_progress_bar", True):
+        if isinstance(callback, ProgressBar) and config.get("trainer", {}).get("enable_progress_bar") is False:
             continue
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")

@@ -11,6 +11,7 @@ The folder that people share holds the same without the training states: `method
 """
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,19 @@ from transformers import PreTrainedTokenizerBase
 
 import s4eca
 from s4eca.errors import S4ecaError
+from s4eca.files import make_folder, write_text
+from s4eca.folders import visible
 from s4eca.segmenter import ReferringSegmenter, group_of
 from s4eca.tokenizer import tokenizer_files, tokenizer_from_files
 
 PREFIX = "segmenter."
 META = "s4eca"
+PARTS = ("method.safetensors", "head.safetensors", "s4eca.json")
+"""What a shared folder is made of; the last one is there when the others are."""
+MERGED = {"vision": "vision.safetensors", "text": "text"}
+"""What `s4eca merge` puts beside them, by tower: the base weights that the folder's config names so."""
+SELECTED_BY = "s4eca_selected_by"
+"""What a file says beside `META` since it was written: the score that chose it, None for the last step's."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Checkpoint:
     Attributes:
         path: where it was read from.
         state: learned tensors by their name in `ReferringSegmenter`.
-        meta: what `describe` wrote.
+        meta: what `describe` wrote, and `SELECTED_BY`.
     """
 
     path: Path
@@ -71,6 +80,7 @@ def describe(
     config: Mapping[str, Any] | None,
     tokenizer: PreTrainedTokenizerBase,
     data: Mapping[str, Any],
+    start: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns what a checkpoint says about itself, as plain values.
 
@@ -79,6 +89,7 @@ def describe(
         config: resolved config of the run, None for a run without one.
         tokenizer: its files are stored.
         data: name and fingerprint of the training data, see `ReferringDataModule.fingerprint`.
+        start: name and sha256 of the learned weights that training started from, None for a start from nothing.
     """
     return {
         "versions": {
@@ -93,6 +104,7 @@ def describe(
         "method": {"name": segmenter.method.name, "placement": segmenter.scope.placement},
         "base": {"text": segmenter.text.base.to_dict(), "vision": segmenter.vision.base.to_dict()},
         "data": dict(data),
+        **({"init_from": dict(start)} if start is not None else {}),
     }
 
 
@@ -118,7 +130,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not isinstance(content, dict) or META not in content or "state_dict" not in content:
         raise S4ecaError(f"{path} is not a checkpoint of s4eca; give one that a run has written.")
     state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
-    return Checkpoint(path, state, content[META])
+    written = {SELECTED_BY: content[SELECTED_BY]} if SELECTED_BY in content else {}
+    return Checkpoint(path, state, {**content[META], **written})
 
 
 def load_learned(segmenter: ReferringSegmenter, checkpoint: Checkpoint) -> None:
@@ -178,35 +191,60 @@ def check_network(segmenter: ReferringSegmenter, meta: Mapping[str, Any], where:
 
 
 def share(checkpoint: Checkpoint, folder: str | Path) -> Path:
-    """Writes the folder that people share, and returns it.
+    """Writes the folder that people share, and returns it; one that is there already is replaced when all is written.
+
+    Other files in it, such as a model card, are left alone.
 
     Raises:
-        S4ecaError: the folder exists and holds something else.
+        S4ecaError: the folder holds something else or merged weights, or the checkpoint brings merged weights.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "s4eca.json").is_file():
+    if folder.exists() and not folder.is_dir():
+        raise S4ecaError(f"{folder} is a file; give an empty or new folder.")
+    if visible(folder) and not (folder / "s4eca.json").is_file():
         raise S4ecaError(f"{folder} exists and is no shared checkpoint; give an empty or new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    stale = [name for name in MERGED.values() if (folder / name).exists()]
+    if stale:
+        raise S4ecaError(
+            f"{folder} holds a merged network, whose weights ({', '.join(stale)}) would be left beside another "
+            "checkpoint; give an empty or new folder."
+        )
+    if any(_weights(checkpoint.meta, tower) == str(checkpoint.path / name) for tower, name in MERGED.items()):
+        raise S4ecaError(
+            f"{checkpoint.path} is a merged network that brings its own weights, and a folder without them would not "
+            "load; share it as it is, by copying the folder."
+        )
+    make_folder(folder)
     parts: dict[str, dict[str, Tensor]] = {"method": {}, "head": {}}
     for name, value in checkpoint.state.items():
         parts["method" if group_of(name) == "method" else "head"][name] = value.contiguous()
-    for part, tensors in parts.items():
-        safetensors.torch.save_file(tensors, folder / f"{part}.safetensors")
-    (folder / "s4eca.json").write_text(json.dumps(checkpoint.meta, indent=2) + "\n", encoding="utf-8")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".share-", dir=folder) as draft:
+            for part, tensors in parts.items():
+                safetensors.torch.save_file(tensors, Path(draft) / f"{part}.safetensors")
+            write_text(Path(draft) / "s4eca.json", json.dumps(checkpoint.meta, indent=2) + "\n")
+            for name in PARTS:
+                (Path(draft) / name).replace(folder / name)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise S4ecaError(f"{folder} cannot be written ({error}); make room or choose another folder.") from error
     return folder
 
 
+def _weights(meta: Mapping[str, Any], tower: str) -> str | None:
+    """Returns where a checkpoint says that a tower's weights are; None for a run without a config."""
+    return ((meta.get("config") or {}).get(tower) or {}).get("weights")
+
+
 def _read_folder(folder: Path) -> Checkpoint:
-    names = ("method.safetensors", "head.safetensors", "s4eca.json")
-    absent = [name for name in names if not (folder / name).is_file()]
+    absent = [name for name in PARTS if not (folder / name).is_file()]
     if absent:
         raise S4ecaError(f"{folder} is no shared checkpoint, it lacks {', '.join(absent)}.")
     try:
-        state = {**safetensors.torch.load_file(folder / names[0]), **safetensors.torch.load_file(folder / names[1])}
-        meta = json.loads((folder / names[2]).read_text(encoding="utf-8"))
-        for tower, weights in (("vision", "vision.safetensors"), ("text", "text")):
-            if meta["config"] and (folder / weights).exists():  # a merged folder brings its own base weights
-                meta["config"][tower]["weights"] = str(folder / weights)
+        state = {**safetensors.torch.load_file(folder / PARTS[0]), **safetensors.torch.load_file(folder / PARTS[1])}
+        meta = json.loads((folder / PARTS[2]).read_text(encoding="utf-8"))
     except (safetensors.SafetensorError, ValueError) as error:
         raise S4ecaError(f"{folder} cannot be read as a shared checkpoint ({error}).") from error
+    for tower, name in MERGED.items():
+        if _weights(meta, tower) == name and (folder / name).exists():
+            meta["config"][tower]["weights"] = str(folder / name)
     return Checkpoint(folder, state, meta)

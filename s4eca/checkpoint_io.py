@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from s4eca.cache import readable
+from s4eca.checkpoint import META, SELECTED_BY
 from s4eca.errors import S4ecaError
 
 MARGIN = 64 * 2**20
@@ -33,6 +34,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             raise TypeError("checkpoints are files on this machine, for which there are no storage_options.")
         target = Path(path)
+        if META in checkpoint:
+            checkpoint = {**checkpoint, SELECTED_BY: _selecting(checkpoint, str(path))}
         partial = target.with_name(f".{target.name}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +75,14 @@ def stored_bytes(content: Any) -> int:
 
     walk(content)
     return sum(storages.values())
+
+
+def _selecting(checkpoint: Mapping[str, Any], path: str) -> str | None:
+    """Returns the score of the `ModelCheckpoint` that has just found this file to be the best, None where none has."""
+    for state in checkpoint.get("callbacks", {}).values():
+        if isinstance(state, Mapping) and state.get("monitor") and state.get("best_model_path") == path:
+            return str(state["monitor"])
+    return None
 
 
 def _check_space(target: Path, needed: int) -> None:

@@ -7,13 +7,16 @@
     hf:OWNER/REPO[@REVISION]/[FOLDER/]FILE.ckpt   one checkpoint file
 
 What was fetched once is used again: a version of an artifact out of the user's cache folder, a commit of the hub out of
-the hub's own cache, both without a network.
+the hub's own cache, both without a network. Which files a commit has is noted when the hub has said so; where it never
+has, a repository without a file's name is refused, because the file in the cache may be one of several.
 """
 
+import json
 import os
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,7 +29,9 @@ from huggingface_hub.errors import (
 )
 
 from s4eca.errors import S4ecaError
-from s4eca.files import make_folder
+from s4eca.files import make_folder, write_text
+from s4eca.folders import is_hidden, visible
+from s4eca.overrides import shell_word
 from s4eca.weights.sources import first_line
 
 WANDB, HUB = "wandb:", "hf:"
@@ -69,7 +74,7 @@ def _from_wandb(source: str) -> Path:
         )
     project, version = f"{match['entity']}/{match['project']}", match["version"]
     name = match["name"] if version else f"model-{match['name']}"  # as Lightning's WandbLogger calls it
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s4eca" / "wandb" / project
+    cache = _cache() / "wandb" / project
     if version and re.fullmatch(r"v\d+", version) and (cache / f"{name}-{version}").is_dir():
         return _only_checkpoint(cache / f"{name}-{version}", source)
     artifact = _artifact(source, f"{project}/{name}", [version] if version else ["best", "latest"])
@@ -135,9 +140,11 @@ def _from_hub(source: str) -> Path:
         folder = Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=wanted)) / inside
         if (folder / "s4eca.json").is_file():
             return folder
-        names = _names_in(repository, revision)
-        found = [name for name in names if name.endswith(".ckpt") and PurePosixPath(name).is_relative_to(inside)]
-        _check_count(found, source, f"hf:{repository}{f'@{revision}' if revision else ''}/")
+        beginning = f"hf:{repository}{f'@{revision}' if revision else ''}/"
+        names = _names_in(repository, revision, source, beginning)
+        paths = [PurePosixPath(name) for name in names if name.endswith(".ckpt")]
+        found = [str(path) for path in paths if path.is_relative_to(inside) and not is_hidden(path.name)]
+        _check_count(found, source, beginning)
         return Path(huggingface_hub.hf_hub_download(repository, found[0], revision=revision))
     except S4ecaError:
         raise
@@ -145,16 +152,42 @@ def _from_hub(source: str) -> Path:
         raise S4ecaError(_not_at_hub(source, repository, error)) from error
 
 
-def _names_in(repository: str, revision: str | None) -> list[str]:
-    """Returns the files of a repository; without a network those that were fetched before."""
+def _names_in(repository: str, revision: str | None, source: str, beginning: str) -> list[str]:
+    """Returns the files of a repository, without a network as they were noted when it was there.
+
+    Raises:
+        S4ecaError: they are not known, and some were fetched before.
+    """
+    noted = _cache() / "hub" / repository
     try:
-        return huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
+        about = huggingface_hub.HfApi().model_info(repository, revision=revision)
     except Exception:
-        root = Path(huggingface_hub.snapshot_download(repository, revision=revision, local_files_only=True))
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*.ckpt")]
-        if not names:
+        # no file is asked for, so that a folder with some of its files is whole enough
+        root = Path(
+            huggingface_hub.snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=[])
+        )
+        if (noted / f"{root.name}.json").is_file():
+            return json.loads((noted / f"{root.name}.json").read_text(encoding="utf-8"))
+        here = sorted(path.relative_to(root).as_posix() for path in visible(root, "**/*.ckpt"))
+        if not here:
             raise
-        return names
+        raise S4ecaError(
+            f"{source} names no file and the hub cannot be asked which ones it has; here {_are(here)}, say which one, "
+            f"for example ckpt={beginning}{here[0]}."
+        ) from None
+    names = [sibling.rfilename for sibling in about.siblings or []]
+    with suppress(S4ecaError):  # a home that cannot be written to
+        make_folder(noted)
+        write_text(noted / f"{about.sha}.json", json.dumps(names) + "\n")
+    return names
+
+
+def _are(names: list[str]) -> str:
+    return f"{'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s4eca"
 
 
 def _not_at_hub(source: str, repository: str, error: Exception) -> str:
@@ -177,7 +210,7 @@ def _not_at_hub(source: str, repository: str, error: Exception) -> str:
 def _only_checkpoint(folder: Path, source: str) -> Path:
     if (folder / "s4eca.json").is_file():
         return folder
-    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.ckpt"))]
+    found = [str(path.relative_to(folder)) for path in visible(folder, "**/*.ckpt")]
     _check_count(found, source, f"{folder}/")
     return folder / found[0]
 
@@ -188,5 +221,5 @@ def _check_count(found: list[str], source: str, beginning: str) -> None:
     if len(found) > 1:
         raise S4ecaError(
             f"{source} holds {len(found)} checkpoints, {', '.join(sorted(found))}; say which one, for example "
-            f"ckpt={beginning}{min(found)}."
+            f"{shell_word('ckpt', f'{beginning}{min(found)}')}."
         )

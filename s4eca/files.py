@@ -1,5 +1,6 @@
 """Writing files so that nobody ever sees half of one."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def write_text(path: Path, text: str) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise S4ecaError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
+
+
+def hash_files(path: Path) -> str:
+    """Returns the sha256 of a file, or of the names and contents of all files below a folder."""
+    if not path.is_dir():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}|{hash_files(file)}|".encode())
+    return digest.hexdigest()
 
 
 def make_folder(folder: Path) -> None:

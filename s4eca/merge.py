@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from s4eca.build import Config, build_module, instantiate
-from s4eca.checkpoint import Checkpoint, describe, load_learned, read_checkpoint, share
+from s4eca.checkpoint import MERGED, SELECTED_BY, Checkpoint, describe, load_learned, read_checkpoint, share
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
+from s4eca.folders import visible
 from s4eca.frozen_dtype import in_fp32
 from s4eca.segmenter import ReferringSegmenter
 from s4eca.towers.base import Tower
@@ -27,7 +28,7 @@ from s4eca.tuning import Frozen, LoRA, TuningMethod
 from s4eca.weights import BaseWeights, hash_weights
 from s4eca.weights_folder import usable_folder
 
-VISION, TEXT = "vision.safetensors", "text"
+VISION, TEXT = MERGED["vision"], MERGED["text"]
 
 
 def merge(
@@ -53,7 +54,7 @@ def merge(
         raise S4ecaError(
             f"{checkpoint.path} was trained with tuning={method.name}, which cannot be merged: only tuning=lora can."
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or visible(folder)):
         raise S4ecaError(f"{folder} exists already; give a new or empty folder to merge into.")
     make_folder(folder)
     for tower, weights in (("vision", vision_weights), ("text", text_weights)):
@@ -85,6 +86,9 @@ def _write(segmenter: ReferringSegmenter, config: Config, checkpoint: Checkpoint
     text, vision, tokenizer = segmenter.text, segmenter.vision, checkpoint.tokenizer()
     text.base, vision.base = _base(text, TEXT), _base(vision, VISION)
     meta = describe(segmenter, config, tokenizer, checkpoint.meta["data"])
+    # what its numbers are of is that training
+    kept = {name: checkpoint.meta[name] for name in ("init_from", SELECTED_BY) if name in checkpoint.meta}
+    meta |= {**kept, "merged_from": {name: checkpoint.meta[name] for name in ("config", "base", "method")}}
     share(Checkpoint(folder, segmenter.learned_state(), meta), folder)
     safetensors.torch.save_file(_state(vision), folder / VISION)
     _save_text(text, tokenizer, folder / TEXT)

@@ -155,7 +155,9 @@ class Runner:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.scope.start_stage == 1):
             first = self.vision.begin(image)
         states: dict[Kind, State] = {"text": self.text.begin(input_ids, attention_mask), "vision": first}
-        return Walking(states, Context(attention_mask.bool()) if shared is not None else whole, shared, whole)
+        walking = Walking(states, Context(attention_mask.bool()) if shared is not None else whole, shared, whole)
+        walking.advance("text", states["text"], self.method.begin(states["text"].hidden, walking.context))
+        return walking
 
     @property
     def words_first(self) -> bool:

@@ -12,6 +12,7 @@ from s4eca.errors import S4ecaError
 from s4eca.frozen_dtype import TOWER_DTYPES, check_autocast, hold_in_bf16
 from s4eca.fusion import Fusion
 from s4eca.fusion.none import NoFusion
+from s4eca.modes import in_mode
 from s4eca.runner import Encoded, Runner
 from s4eca.sharing import Shared
 from s4eca.towers.base import TextTower, VisionTower
@@ -88,6 +89,11 @@ class ReferringSegmenter(nn.Module):
                 f"tuning={method.name} brings no language into the image, so every expression would get the same "
                 "mask; set fusion=pwam or fusion=film."
             )
+        if isinstance(self.fusion, NoFusion) and method.capabilities.last_words:
+            raise S4ecaError(
+                f"tuning={method.name} learns in the last text layer too, whose words only a fusion reads; set "
+                "fusion=pwam or fusion=film."
+            )
         if self.fusion.feedback and self.scope != Scope():
             raise S4ecaError(
                 "a fusion with feedback acts inside the vision tower from its first stage on, where "
@@ -161,10 +167,13 @@ class ReferringSegmenter(nn.Module):
         self.method.set_mode(self.text, self.vision, mode)
         return self
 
-    @torch.no_grad()
     def predict(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Returns masks (B, S, S) bool; arguments as in `forward`."""
-        return self(image, input_ids, attention_mask) > 0
+        """Returns masks (B, S, S) bool; arguments as in `forward`.
+
+        They are those of evaluation mode, without gradients; the mode of every part is afterwards what it was.
+        """
+        with in_mode(self, training=False), torch.no_grad():
+            return self(image, input_ids, attention_mask) > 0
 
     def _encodes_once(self) -> bool:
         if self.encode_once is not None:
@@ -178,7 +187,8 @@ class ReferringSegmenter(nn.Module):
                 "model.segmenter.encode_once=true walks another number of rows in every batch, and each would be "
                 "compiled anew; set model.segmenter.compile=none, or encode_once=false."
             )
-        if self.scope.placement == "inside":  # beside them, the towers are walked as they were loaded
+        # beside them, the towers are walked as they were loaded; where they meet at once, nothing is shared
+        if self.scope.placement == "inside" and self.runner.meeting != self.runner.schedule[0]:
             depths = self.vision.stage_depths()
             enters = self.method.language_enters(self.vision)
             check_shareable(self, self.method, min(enters, depths[0]) if self.fusion.feedback else enters)

@@ -3,13 +3,21 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1)
 CAUGHT = (*ASKING, signal.SIGINT)
+
+TWICE = 1.0
+"""Seconds within which a second Ctrl-C is the first one again: `timeout` sends a signal to its command and to the group
+that it belongs to."""
 
 
 class StopSignals:
@@ -19,8 +27,8 @@ class StopSignals:
     and its handler of SIGTERM starts a collective operation in every process, wherever that process is.
 
     While `deferring` is set, a signal is only noted in `asked`, for whoever sets it to act on after a complete step;
-    otherwise it ends the run at once, and so does a second Ctrl-C. Where SIGINT is ignored, as in the background
-    of a script, it stays so.
+    otherwise it ends the run at once, and so does a second Ctrl-C. What comes while the run ends is one signal more for
+    the same end. Where SIGINT is ignored, as in the background of a script, it stays so.
 
     Attributes:
         asked: the first signal that came, None as long as there was none.
@@ -32,6 +40,8 @@ class StopSignals:
         self.asked: int | None = None
         self.deferring = False
         self.step: int | None = None
+        self._since = 0.0
+        self._ending = False
         self._caught: tuple[int, ...] = CAUGHT
         self._before: dict[int, object] = {}
 
@@ -74,12 +84,31 @@ class StopSignals:
                 signal.signal(signum, self._ask)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        again = self.asked is not None
-        if not again:
-            self.asked = signum
-        if self.deferring and not (again and signum == signal.SIGINT):
+        now = time.monotonic()
+        insists = signum == signal.SIGINT and self.asked is not None and now - self._since > TWICE
+        if self.asked is None:
+            self.asked, self._since = signum, now
+        if (self.deferring or self._ending) and not insists:
             return
+        self._ending = True
         raise KeyboardInterrupt if signum == signal.SIGINT else SIGTERMException
+
+
+@contextmanager
+def ending_by_signals() -> Iterator[None]:
+    """Makes a command end by a signal without a traceback, with a line on standard error and the signal's status.
+
+    Raises:
+        SystemExit: see `StopSignals.status`.
+    """
+    with StopSignals() as signals:
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if signals.asked is None:  # it ends by itself
+                raise
+            print(f"stopped by {signals.name}", file=sys.stderr)
+            sys.exit(signals.status)
 
 
 def requeue() -> str:

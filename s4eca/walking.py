@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from s4eca.errors import S4ecaError
+from s4eca.modes import in_mode
 from s4eca.sharing import Rows, Shared
 from s4eca.towers.base import Kind, State, Tower, VisionTower
 from s4eca.tuning.base import Carry, Context, TuningMethod
@@ -71,9 +72,7 @@ def check_shareable(segmenter: nn.Module, method: TuningMethod, steps: int) -> N
     Raises:
         S4ecaError: something is dropped out in a part that equal rows go through once.
     """
-    modes = {module: module.training for module in segmenter.modules()}
-    segmenter.train()
-    try:
+    with in_mode(segmenter, training=True):
         shared = {id(module) for part in _before(segmenter, method, steps) for module in part.modules()}
         for name, module in segmenter.named_modules():
             share = _dropped(module)
@@ -83,9 +82,6 @@ def check_shareable(segmenter: nn.Module, method: TuningMethod, steps: int) -> N
                     f"would drop the same {share:g} of each; switch that off, or set model.segmenter.encode_once=null "
                     "to share in evaluation alone."
                 )
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _before(segmenter: nn.Module, method: TuningMethod, steps: int) -> Iterator[nn.Module]:

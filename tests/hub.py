@@ -162,5 +162,6 @@ def reaching(hub: Hub, cache: Path) -> Iterator[None]:
         patch.setattr("transformers.utils.hub._hf_api", None)  # made at its first call
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setenv("XDG_CACHE_HOME", str(cache / "own"))
         patch.setattr("huggingface_hub.utils._http._DEFAULT_RETRY_ON_STATUS_CODES", (), raising=False)
         yield

@@ -55,6 +55,10 @@ def test_restores_the_network_exactly(trained):
     assert torch.equal(other.segmenter.eval()(*tiny_inputs()), module.segmenter.eval()(*tiny_inputs()))
 
 
+def full_disk(path, text):
+    raise OSError(28, "No space left on device")
+
+
 def test_the_shared_folder_is_the_same_checkpoint(trained, tmp_path):
     module, path, _ = trained
     folder = share(read_checkpoint(path), tmp_path / "shared")
@@ -63,6 +67,12 @@ def test_the_shared_folder_is_the_same_checkpoint(trained, tmp_path):
     load_learned(other.segmenter, read_checkpoint(folder))
     assert torch.equal(other.segmenter.eval()(*tiny_inputs()), module.segmenter.eval()(*tiny_inputs()))
     share(read_checkpoint(path), folder)  # writing it again is fine
+    before = {item.name: item.read_bytes() for item in folder.iterdir()}
+    with pytest.MonkeyPatch.context() as patch:  # on a full disk the old one stays whole
+        patch.setattr("s4eca.checkpoint.write_text", full_disk)
+        with pytest.raises(S4ecaError, match=r"cannot be written .*make room"):
+            share(read_checkpoint(path), folder)
+    assert {item.name: item.read_bytes() for item in folder.iterdir()} == before
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")
     with pytest.raises(S4ecaError, match="exists and is no shared checkpoint"):
@@ -142,6 +152,13 @@ def test_nothing_is_unpickled(tmp_path, content):
     with pytest.raises(S4ecaError, match="never unpickled"):
         read_checkpoint(save(content, tmp_path))
     assert not (tmp_path / "sprung").exists()
+
+
+def test_another_tokenizer_cannot_be_resumed_with(trained, tmp_path):
+    data = toy_data(trained[1].parents[1] / "data")
+    data.tokenizer.add_tokens(["runway"])
+    with pytest.raises(S4ecaError, match=r"another tokenizer than text\.tokenizer"):
+        fit(toy_module(seed=3), data, toy_trainer(tmp_path), resume=trained[1])
 
 
 def test_other_data_cannot_be_resumed_on(trained, tmp_path):

@@ -1,9 +1,11 @@
 from collections import namedtuple
 from errno import ENOSPC
+from pathlib import Path
 
 import pytest
 import torch
 
+from s4eca.checkpoint import META, SELECTED_BY, read_checkpoint
 from s4eca.checkpoint_io import MARGIN, AtomicCheckpointIO, stored_bytes
 from s4eca.errors import S4ecaError
 
@@ -61,3 +63,18 @@ def test_what_a_killed_run_has_left_is_replaced(saved):
     (saved.parent / ".last.ckpt.partial").write_bytes(b"half")
     AtomicCheckpointIO().save_checkpoint({"step": 2}, saved)
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_file_says_which_score_chose_it(tmp_path):
+    best = str(tmp_path / "a name of its own.ckpt")
+    states = {
+        "best": {"monitor": "val/mIoU", "best_model_path": best},
+        "last": {"monitor": None, "best_model_path": str(tmp_path / "last.ckpt")},
+        "ema": {"decay": 0.9},
+    }
+    content = {META: {}, "state_dict": {}, "callbacks": states}
+    for name, score in ((best, "val/mIoU"), (tmp_path / "last.ckpt", None), (tmp_path / "other.ckpt", None)):
+        AtomicCheckpointIO().save_checkpoint(content, name)
+        moved = Path(name).rename(tmp_path / "moved.ckpt")
+        assert read_checkpoint(moved).meta == {SELECTED_BY: score}
+    assert content[META] == {}

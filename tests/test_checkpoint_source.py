@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -54,6 +55,7 @@ def test_the_hub_gives_shared_folders_and_files(hub, trained):
     (hub.root / "me/shared/README.md").write_text("a model card")
     share(read_checkpoint(trained), hub.put("me/many") / "seed0")
     shutil.copy(trained, hub.put("me/file") / "model.ckpt")
+    (hub.root / "me/file/._model.ckpt").write_text("left by macOS")
     for source in ("hf:me/shared", "hf:me/many/seed0", "hf:me/shared@main", f"hf:me/shared@{COMMIT}", "hf:me/file",
                    "hf:me/file/model.ckpt", f"hf:me/file@{COMMIT}/model.ckpt"):  # fmt: skip
         assert same(locate_checkpoint(source), trained), source
@@ -72,6 +74,54 @@ def test_what_the_hub_gave_once_is_found_without_a_network(hub, trained, tmp_pat
         with pytest.raises(S4ecaError, match=r"hf:me/other could not be fetched from the hub .*`hf download me/other`"):
             locate_checkpoint("hf:me/other")
     assert len(hub.asked) == asked
+
+
+@contextmanager
+def offline():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        yield
+
+
+@contextmanager
+def down(hub):
+    hub.is_down = True
+    yield
+    hub.is_down = False
+
+
+def test_without_a_network_no_checkpoint_is_chosen_because_it_is_the_one_in_the_cache(hub, trained):
+    for name in ("a.ckpt", "best.ckpt", "seed1/last.ckpt"):
+        (hub.put("me/three") / name).parent.mkdir(exist_ok=True)
+        shutil.copy(trained, hub.root / "me/three" / name)
+    named = locate_checkpoint("hf:me/three/best.ckpt")
+    for away in (offline(), down(hub)):
+        with away:
+            for source, form in (
+                ("hf:me/three", r"ckpt=hf:me/three/best\.ckpt"),
+                ("hf:me/three@main", r"ckpt=hf:me/three@main/best\.ckpt"),
+            ):
+                with pytest.raises(S4ecaError, match=rf"hub cannot be asked which .* here is best\.ckpt, .*{form}"):
+                    locate_checkpoint(source)
+            assert locate_checkpoint("hf:me/three/best.ckpt") == named
+    locate_checkpoint("hf:me/three/a.ckpt")
+    with offline(), pytest.raises(S4ecaError, match=r"here are a\.ckpt, best\.ckpt, say which one"):
+        locate_checkpoint("hf:me/three")
+    # asked once while it was there, its files are known
+    with pytest.raises(S4ecaError, match=r"holds 3 checkpoints, a\.ckpt, best\.ckpt, seed1/last\.ckpt"):
+        locate_checkpoint("hf:me/three")
+    with offline(), pytest.raises(S4ecaError, match=r"holds 3 checkpoints, a\.ckpt, best\.ckpt, seed1/last\.ckpt"):
+        locate_checkpoint("hf:me/three")
+    with offline(), pytest.raises(S4ecaError, match=r"hf:me/three/seed1 could not be fetched"):
+        locate_checkpoint("hf:me/three/seed1")  # the only one there, and not in the cache
+
+
+def test_without_a_network_the_only_checkpoint_is_found_again(hub, trained):
+    shutil.copy(trained, hub.put("me/file") / "model.ckpt")
+    path = locate_checkpoint("hf:me/file")
+    for away in (offline(), down(hub)):
+        with away:
+            assert locate_checkpoint("hf:me/file") == locate_checkpoint("hf:me/file@main") == path
 
 
 def test_what_the_hub_does_not_have(hub, trained):
@@ -146,9 +196,13 @@ def test_wandb_gives_artifacts_and_the_best_of_a_run(wandb, trained, tmp_path):
     assert locate_checkpoint("wandb:me/seg/abc12") == path  # the run: its best checkpoint
     assert same(locate_checkpoint("wandb:me/seg/def34"), trained)  # a run that selected none: its last one
     assert Api.downloads == ["me/seg/model-abc12:best", "me/seg/model-def34:latest"]
+    with pytest.raises(S4ecaError, match="holds 2 checkpoints"):
+        locate_checkpoint("wandb:me/seg/two:v1")
     Api.error = AssertionError("a version that is here needs no network")
+    with pytest.raises(S4ecaError, match=r"holds 2 checkpoints, a\.ckpt, b\.ckpt; say which one"):
+        locate_checkpoint("wandb:me/seg/two:v1")  # fetched as a whole: without a network it asks too
     assert locate_checkpoint("wandb:me/seg/model-abc12:v4") == path
-    assert sorted(item.name for item in path.parents[1].iterdir()) == ["model-abc12-v4", "model-def34-v0"]
+    assert sorted(item.name for item in path.parents[1].iterdir()) == ["model-abc12-v4", "model-def34-v0", "two-v1"]
 
 
 def test_the_names_are_those_of_lightnings_logger(tmp_path, monkeypatch):

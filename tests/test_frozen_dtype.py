@@ -41,7 +41,7 @@ CASES = [
     *[("frozen", family, "bert") for family in VISION],
     *[("s4eca", "swin", text) for text in ("bert", "distilbert", "clip")],
     *[("lora", family, "bert") for family in ("swin", "dinov3")],
-    *[(name, "swin", "bert") for name in ("bitfit", "full_lavt")],
+    *[(name, "swin", "bert") for name in ("bitfit", "full_lavt", "cola")],
 ]
 
 

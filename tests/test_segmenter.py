@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from s4eca.decoders.fpn import FPNDecoder
+from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
 from s4eca.fusion.film import FiLM
 from s4eca.fusion.pwam import PWAM
@@ -30,6 +31,38 @@ def test_logits_at_input_size_and_masks_above_zero():
     assert (logits.shape, logits.dtype) == ((3, 64, 64), torch.float32)
     assert torch.equal(network.predict(*inputs), logits > 0)
     assert network.predict(*inputs).any()
+
+
+@pytest.mark.parametrize("method", [SMALL, partial(FullFineTuning), partial(LoRA, dropout=0.5)])
+@pytest.mark.parametrize("compute", ["fresh", "train", "eval", "mixed"])
+def test_predictions_are_those_of_evaluation_and_change_nothing(method, compute):
+    """A decoder with batch norms, and dropout in the towers where they are trained."""
+    network = ReferringSegmenter(tiny_text(), tiny_vision(), method(), partial(LAVTDecoder, factor=4), PWAM)
+    shake(network)
+    if compute in ("train", "eval"):
+        network.train(compute == "train")
+    if compute == "mixed":
+        network.eval()
+        network.decoder.levels[0].train()
+    modes = [module.training for module in network.modules()]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    masks = network.predict(*tiny_inputs())
+    assert not masks.requires_grad
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(network.predict(*tiny_inputs()), masks)
+    assert torch.equal(network.eval()(*tiny_inputs()) > 0, masks)
+    other = network.train()(*tiny_inputs()) > 0
+    assert not torch.equal(other, masks), "train mode would give another mask"
+
+
+def test_a_prediction_that_fails_leaves_the_mode_alone():
+    network = tiny_segmenter(SMALL()).train()
+    image, ids, mask = tiny_inputs()
+    with pytest.raises(S4ecaError, match="64 px"):
+        network.predict(image[..., :32, :32], ids, mask)
+    assert network.training
+    assert network.decoder.training
 
 
 def test_two_logits_are_their_difference():

@@ -5,7 +5,7 @@ import sys
 import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from s4eca.stopping import StopSignals, requeue
+from s4eca.stopping import StopSignals, ending_by_signals, requeue
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
@@ -27,9 +27,42 @@ def test_ctrl_c_waits_once():
         signals.deferring = True
         os.kill(os.getpid(), signal.SIGINT)
         assert (signals.asked, signals.status, signals.name) == (signal.SIGINT, 130, "Ctrl-C")
+        os.kill(os.getpid(), signal.SIGINT)  # the same one, as `timeout` sends it to a command and its group
+        signals._since -= 2  # seconds, after which somebody presses it again
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_what_comes_while_a_run_ends_is_no_second_end(sent):
+    with StopSignals() as signals:
+        with pytest.raises((SIGTERMException, KeyboardInterrupt)):
+            os.kill(os.getpid(), sent)
+        os.kill(os.getpid(), sent)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.asked == sent
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "name"),
+    [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGUSR1, 138, "SIGUSR1"), (signal.SIGINT, 130, "Ctrl-C")],
+)
+def test_a_command_ends_by_a_signal_with_its_status(capsys, sent, status, name):
+    with pytest.raises(SystemExit) as ended, ending_by_signals():
+        try:
+            os.kill(os.getpid(), sent)
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning and typer do
+    assert ended.value.code == status
+    assert capsys.readouterr().err == f"stopped by {name}\n"
+
+
+def test_a_command_that_ends_by_itself_keeps_its_status(capsys):
+    with pytest.raises(SystemExit) as ended, ending_by_signals():
+        sys.exit(2)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_ctrl_c_that_is_ignored_stays_so():

@@ -50,6 +50,7 @@ def audit(
     ] = True,
     tiny: Annotated[int, typer.Option(min=1, help="report masks of fewer pixels than this")] = 32,
     workers: Annotated[int, typer.Option(min=1, help="threads that decode")] = 4,
+    depth: Annotated[int, typer.Option(min=8, max=16, help="bits in use of images, as data.depth in a training")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="of the random samples on the sheet")] = 0,
 ) -> None:
     """Check a dataset: counts, expressions, duplicates, leakage, masks, boxes, damaged files.
@@ -75,6 +76,7 @@ def audit(
             pixels=pixels,
             tiny=tiny,
             workers=workers,
+            depth=depth,
             progress=report,
         )
     text = json.dumps(found.plain(), indent=2, ensure_ascii=False) + "\n"
@@ -87,7 +89,7 @@ def audit(
             write_text(Path(as_json), text)
             console.print(as_json, soft_wrap=True)
     if sheet is not None:
-        write_sheet(sheet, sheet_sections(found, seed))
+        write_sheet(sheet, sheet_sections(found, seed, depth))
         if as_json != "-":
             console.print(str(sheet), soft_wrap=True)
     if found.failed:
@@ -109,7 +111,7 @@ def print_audit(audit: "Audit", console: Console) -> None:
     console.print(f"[bold]{counts}[/bold]")
 
 
-def sheet_sections(audit: "Audit", seed: int) -> "list[Section]":
+def sheet_sections(audit: "Audit", seed: int, depth: int = 8) -> "list[Section]":
     """Returns what the sheet shows: the first samples behind every finding, and some chosen at random."""
     from s4eca.data.sheet import Section
 
@@ -120,10 +122,10 @@ def sheet_sections(audit: "Audit", seed: int) -> "list[Section]":
             title = f"{finding.severity} · {finding.code} · {_number(finding.count)}: {finding.text}"
             shown = [audit.records[i] for i in finding.records[:PER_FINDING]]
             drawn = convention if finding.code.startswith("box-") else None
-            sections.append(Section(title, shown, COLOURS[finding.severity.value], drawn))
+            sections.append(Section(title, shown, COLOURS[finding.severity.value], drawn, depth))
     chosen = random.Random(seed).sample(range(len(audit.records)), min(RANDOM, len(audit.records)))
     if chosen:
-        sections.append(Section("chosen at random", [audit.records[i] for i in sorted(chosen)]))
+        sections.append(Section("chosen at random", [audit.records[i] for i in sorted(chosen)], depth=depth))
     return sections
 
 
@@ -198,7 +200,7 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _findings(audit: "Audit") -> Table:
     table = Table("", box=box.SIMPLE_HEAD)
     table.add_column("count", justify="right")
-    table.add_column("finding")
+    table.add_column("finding", overflow="fold")  # commands and paths stay whole
     for finding in audit.findings:
         severity = finding.severity.value
         names = ", ".join(finding.names[:FIRST]) + (", …" if len(finding.names) > FIRST else "")

@@ -11,8 +11,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import SEGMENTER, check_expressions
-from s4eca.cli.config import conf_dir, flatten
+from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
+from s4eca.identity import flatten
 from s4eca.settings import UnknownSettingError, check_keys, check_values
 
 # groups that are one part each, and those whose entries are parts by name
@@ -89,7 +91,7 @@ def _with_options(error: UnknownSettingError, choices: Mapping[str, str]) -> str
 
 
 def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml") if path.stem != "checkpoint")
+    return [path.stem for path in visible(Path(conf_dir()) / group, "*.yaml") if path.stem != "checkpoint"]
 
 
 def _having(group: str, key: str) -> list[str]:

@@ -37,6 +37,7 @@ def compare(
     console = Console(soft_wrap=True, highlight=False)
     for letter, about, path in (("A", comparison.a, a), ("B", comparison.b, b)):
         console.print(f"{letter}: {_run(about, path)}", markup=False)
+    console.print(_told(comparison), markup=False)
     console.print(_drawn(comparison))
     for name, paired in comparison.protocols.items():
         console.print(_table(name, paired, confidence))
@@ -76,6 +77,18 @@ def _cells(score: "Difference") -> list[str]:
 
 
 def _run(about: Mapping[str, Any], path: Path) -> str:
-    words = [str(about["name"])] if about.get("name") else []
+    from s4eca.evaluation.about import name_backbones
+
+    words = [str(about[entry]) for entry in ("name", "tuning") if about.get(entry)]
+    words.append(name_backbones(about))
     words += [f"seed {about['seed']}"] if about.get("seed") is not None else []
-    return f"{', '.join(words)} ({path})" if words else str(path)
+    return f"{', '.join(words)} ({path})"
+
+
+def _told(comparison: "Comparison") -> str:
+    from s4eca.evaluation.about import lacks_identity, tell_differences
+
+    old = any(lacks_identity(about) for about in (comparison.a, comparison.b))
+    told = tell_differences(comparison.differences)
+    differ = f"They differ in {told}." if told else "They state no difference."
+    return f"{differ} Results of an earlier version do not state all that made them." if old else differ

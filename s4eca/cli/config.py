@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from s4eca.cli.messages import guarded
 from s4eca.errors import S4ecaError
 from s4eca.launched import agreed_name
+from s4eca.sweep.rates import rate_of
 
 AUTO = "auto"
 """What `resume` is to be where a command goes on with its run folder, or starts it."""
@@ -39,7 +40,13 @@ def run_folder(resume: str | None, name: str, now: str) -> str:
     return f"outputs/{name}/slurm_{job}"
 
 
+def lr_choice(source: str, row: str) -> DictConfig:
+    """Returns a row's learning rate in a comparison and how it was chosen, see `s4eca.sweep.rates`."""
+    return OmegaConf.create(rate_of(source, row, Path(conf_dir()) / "rates"))
+
+
 OmegaConf.register_new_resolver("run_folder", guarded(run_folder), replace=True)
+OmegaConf.register_new_resolver("lr_choice", guarded(lr_choice), replace=True)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -49,12 +56,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested mappings as one, with dots in its keys."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+def with_trainer_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's config with the keys of `conf/trainer/default.yaml` that it lacks, which an older run does."""
+    keys = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "trainer" / "default.yaml"))
+    assert isinstance(keys, dict)
+    return {**config, "trainer": {**keys, **(config.get("trainer") or {})}}
 
 
 def overrides(*without: str) -> list[str]:

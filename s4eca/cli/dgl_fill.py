@@ -2,15 +2,14 @@
 
 import time
 
-import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
 from s4eca.build import build_pipeline, instantiate
-from s4eca.cli.config import conf_dir, plain
+from s4eca.cli.config import plain
 from s4eca.cli.dgl_scenes import Scene, device_of, list_scenes, parse_shard
-from s4eca.cli.messages import end_sweep, guarded, show_warnings
+from s4eca.cli.entry import run_hydra
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.dgl_rsis.pipeline import Pipeline, noun_phrase
 from s4eca.dgl_rsis.stages import STAGES
@@ -66,6 +65,4 @@ def run_stage(pipeline: Pipeline, stage: str, scene: Scene) -> None:
 
 def main() -> None:
     """Entry point of `s4eca dgl fill`."""
-    show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="dgl_fill")(guarded(fill_stages))()
-    end_sweep()
+    run_hydra(fill_stages, "dgl_fill")

@@ -4,16 +4,15 @@ import dataclasses
 import json
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from s4eca.build import build_data, build_model, open_weights
-from s4eca.cli.config import conf_dir, plain
+from s4eca.cli.config import plain
 from s4eca.cli.dgl_scenes import device_of
-from s4eca.cli.messages import end_sweep, guarded, show_warnings
+from s4eca.cli.entry import run_hydra
 from s4eca.dgl_rsis.proposals.recall import Recall, best_iou
 from s4eca.dgl_rsis.stages import Stages
 from s4eca.evaluation.report import dump_metrics
@@ -50,6 +49,4 @@ def measure_recall(given: DictConfig) -> float:
 
 def main() -> None:
     """Entry point of `s4eca dgl recall`."""
-    show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="dgl_recall")(guarded(measure_recall))()
-    end_sweep()
+    run_hydra(measure_recall, "dgl_recall")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
@@ -14,9 +13,9 @@ from rich.progress import track
 from rich.table import Table
 
 from s4eca.build import build_data, build_pipeline
-from s4eca.cli.config import conf_dir, plain
+from s4eca.cli.config import plain
 from s4eca.cli.dgl_scenes import device_of
-from s4eca.cli.messages import end_sweep, guarded, show_warnings
+from s4eca.cli.entry import run_hydra
 from s4eca.dgl_rsis.parts import Evidence
 from s4eca.dgl_rsis.sweep import combine, try_all
 from s4eca.errors import S4ecaError
@@ -74,6 +73,4 @@ def sweep_settings(given: DictConfig) -> float:
 
 def main() -> None:
     """Entry point of `s4eca dgl sweep`."""
-    show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="dgl_sweep")(guarded(sweep_settings))()
-    end_sweep()
+    run_hydra(sweep_settings, "dgl_sweep")

@@ -60,6 +60,7 @@ def examine(overrides: Sequence[str] = ()) -> dict[str, Any]:
         "platform": facts.platform,
         "packages": {"s4eca": facts.packages.get("s4eca"), **needed},
         "cpus": facts.cpus,
+        "cpu_bf16": facts.cpu_bf16,
         "memory": {"total": facts.memory[0], "free": facts.memory[1]},
         "shm": asdict(facts.shm) if facts.shm else None,
         "driver": list(facts.driver),

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -11,6 +12,12 @@ from typing import Any
 import torch
 
 PACKAGES = ("s4eca", "torch", "torchvision", "lightning", "transformers", "timm", "hydra-core", "peft", "numpy")
+
+
+def command_line() -> str:
+    """Returns the command of this process, as a shell reads it."""
+    first = Path(sys.argv[0]).name  # `s4eca eval` where its words are handed over to Hydra
+    return shlex.join([*(first.split() if first.startswith("s4eca") else ("python", first)), *sys.argv[1:]])
 
 
 def environment() -> dict[str, Any]:

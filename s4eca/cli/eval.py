@@ -3,45 +3,33 @@
 `model=dgl_rsis` evaluates the training-free method instead, which has none.
 """
 
-import hashlib
 import json
-import shlex
-import sys
-from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import Config, build_data, build_module
-from s4eca.checkpoint import Checkpoint, load_learned, read_checkpoint
+from s4eca.checkpoint import SELECTED_BY, Checkpoint, load_learned, read_checkpoint
 from s4eca.checkpoint_source import is_remote, label, locate_checkpoint
 from s4eca.cli.check_config import check_config
-from s4eca.cli.config import conf_dir
+from s4eca.cli.entry import run_hydra
+from s4eca.cli.environment import command_line
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
-from s4eca.cli.messages import end_sweep, guarded, show_warnings
 from s4eca.cli.training_free import evaluate_training_free, resolve
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.dry_build import check_build
 from s4eca.errors import S4ecaError
 from s4eca.frozen_dtype import for_precision
+from s4eca.identity import describe_training
 from s4eca.lit.referring import ReferringModule
 from s4eca.matmul import use_matmul_precision
 from s4eca.memory import out_of_memory_explained
 from s4eca.parameters import count_parameters, method_share
 from s4eca.weights_folder import usable_folder
-
-# what a run may have otherwise without being another training
-_ELSEWHERE = frozenset(
-    (
-        *("root", "weights", "cache", "feature_cache", "num_workers", "pin_memory", "strict_counts"),
-        *("eval_batch_size", "log_every_n_steps"),
-    )
-)
 
 
 def evaluate(
@@ -97,20 +85,21 @@ def describe(
         "expressions": "real" if options.shuffled is None else f"shuffled with seed {options.shuffled}",
         "image_size": config["image_size"],
         "resize": data.resize,
+        **({"depth": data.depth} if data.depth != 8 else {}),
         "max_tokens": data.max_tokens,
         "checkpoint": origin or checkpoint.path.name,
-        "selected_by": (config["callbacks"].get("best") or {}).get("monitor"),
+        "selected_by": selected_by(checkpoint),
         "seed": config["seed"],
-        "trained_on": checkpoint.meta["data"].get("name"),
-        "tuning": segmenter.method.name,
+        **describe_training(checkpoint.meta),
         "learned_parameters": {place: count.learned for place, count in counts.items() if count.learned},
         "method_share": method_share(segmenter),
         "precision": config["trainer"]["precision"],
         "placement": segmenter.scope.placement,
         "cost": training_cost(checkpoint.path),
         "versions": checkpoint.meta["versions"],
-        "recipe": recipe(checkpoint.config),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "lr": checkpoint.config["model"].get("lr"),
+        "lr_choice": checkpoint.config.get("lr_choice"),  # by which `s4eca rates` chose it
+        "command": command_line(),
     }
 
 
@@ -125,27 +114,14 @@ def training_cost(ckpt: Path) -> dict[str, Any] | None:
         raise S4ecaError(f"{path} is damaged ({error}); delete it to evaluate without the training's cost.") from error
 
 
-def recipe(trained: Config) -> str:
-    """Returns a hash of all that makes a training what it is but its seed: runs that share it are seeds of one another.
-
-    Places and workers are left out; the number of devices is in it, since a batch is one device's.
-    """
-    groups = (
-        *("model", "tuning", "vision", "text", "fusion", "decoder", "loss", "data"),
-        *("trainer", "init_from", "matmul_precision"),
-    )
-    content = {name: trained.get(name) for name in groups}
-    content["data"] = {name: value for name, value in (content["data"] or {}).items() if name != "seed"}
-    # callbacks that change what is trained, or for how long
-    content["callbacks"] = {name: trained.get("callbacks", {}).get(name) for name in ("ema", "early_stopping")}
-    text = json.dumps(_without(content, _ELSEWHERE), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _without(node: Any, keys: Set[str]) -> Any:
-    if isinstance(node, Mapping):
-        return {name: _without(value, keys) for name, value in node.items() if name not in keys}
-    return [_without(value, keys) for value in node] if isinstance(node, list) else node
+def selected_by(checkpoint: Checkpoint) -> str:
+    """Returns the score that chose a checkpoint among those of its run, or `the last step`."""
+    if SELECTED_BY in checkpoint.meta:
+        score = checkpoint.meta[SELECTED_BY]
+    else:  # written before files said so themselves
+        best = checkpoint.config.get("callbacks", {}).get("best") or {}
+        score = None if checkpoint.path.stem == "last" else best.get("monitor")
+    return str(score or "the last step")
 
 
 def merge(trained: Config, given: DictConfig) -> Config:
@@ -159,8 +135,8 @@ def merge(trained: Config, given: DictConfig) -> Config:
     merged["data"]["cache"] = None  # folders of the machine that trained
     merged["model"]["feature_cache"] = None
     merged["trainer"]["limit_test_batches"] = 1.0
-    # those of the training were for its own number of processes
-    merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False})
+    # those of the training were for its own number of processes, and for trying it out
+    merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False, "fast_dev_run": False})
     merged["weights_folder"] = given.weights_folder or usable_folder(trained)
     if merged["trainer"]["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
         merged["trainer"]["accelerator"] = "auto"
@@ -218,11 +194,10 @@ def default_folder(ckpt: Path, dataset: str, options: Options, origin: str | Non
     if origin is not None:
         parent = Path("outputs") / label(origin)
     shuffled = "" if options.shuffled is None else "_shuffled"
-    return parent / "eval" / f"{ckpt.stem}_{dataset}_{options.split}{shuffled}"
+    name = ckpt.name.removesuffix(".ckpt")  # of a folder all of it: v1.2 and v1.3 are two
+    return parent / "eval" / f"{name}_{dataset}_{options.split}{shuffled}"
 
 
 def main() -> None:
     """Entry point of `eval.py` and `s4eca eval`."""
-    show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="eval")(guarded(evaluate_composed))()
-    end_sweep()
+    run_hydra(evaluate_composed, "eval")

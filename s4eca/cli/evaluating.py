@@ -15,6 +15,7 @@ from rich.console import Console
 from s4eca.build import Config, build_loggers, build_trainer
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.about import FOR_PROGRAMS
 from s4eca.evaluation.page.build import write_page
 from s4eca.evaluation.page.panels import Panel, choose_panels, save_panels
 from s4eca.evaluation.predictions import FORMATS, decode, open_writer, prediction_path
@@ -23,6 +24,7 @@ from s4eca.evaluation.results import build_evaluation, write_samples
 from s4eca.evaluation.shuffle import shuffle_expressions
 from s4eca.evaluation.summary import summarise_evaluation
 from s4eca.files import make_folder
+from s4eca.lit.agreement import failing_as_one
 from s4eca.lit.collecting import CollectPredictions
 from s4eca.lit.scoring import ScoringModule
 from s4eca.lit.wandb_report import send_evaluation
@@ -105,7 +107,8 @@ def run_evaluation(
         writer = None
         if options.predictions is not None and trainer.is_global_zero:
             writer = stack.enter_context(open_writer(folder, options.predictions))
-        trainer.test(module, datamodule=data, verbose=False)
+        with failing_as_one(trainer, folder):
+            trainer.test(module, datamodule=data, verbose=False)
         references = data.references(options.split)
         evaluation = build_evaluation(about(), references, module.rows, module.sizes)
         summary = summarise_evaluation(evaluation, replicates=options.bootstrap)
@@ -121,6 +124,7 @@ def run_evaluation(
             references[choice.position],
             decode(collected.masks[references[choice.position].id]),
             explain(choice.position) if explain is not None else None,
+            data.depth,
         )
         for choice in choose_panels(evaluation, next(iter(evaluation.rows)), options.pictures)
     ]
@@ -130,6 +134,8 @@ def run_evaluation(
     files += [writer.path] if writer is not None else []
     for logger in loggers:
         if isinstance(logger, WandbLogger):
+            made_by = {key: value for key, value in evaluation.about.items() if key not in FOR_PROGRAMS}
+            logger.log_hyperparams({f"{data.name}/{options.split}": made_by})
             send_evaluation(logger, evaluation, summary, panels, files)
             logger.experiment.finish()  # the next evaluation of a multirun has a run of its own
     console = Console(soft_wrap=True)
@@ -137,7 +143,7 @@ def run_evaluation(
     heading = f"{data.name}, {options.split}{shuffled}" + (f": {heading}" if heading else "")
     console.print(metrics_table(summary, heading))
     for path in [*files, *save_panels(folder / "pictures", panels)]:
-        console.print(os.path.relpath(path), highlight=False)
+        print(os.path.relpath(path))
     return summary
 
 

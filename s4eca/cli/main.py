@@ -1,5 +1,6 @@
 """The `s4eca` command: `train`, `eval`, `sweep`, `score`, `profile` and `doctor` take Hydra overrides."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,11 @@ from s4eca.cli.doctor import doctor
 from s4eca.cli.merge import merge
 from s4eca.cli.messages import guarded, show_warnings
 from s4eca.cli.profile import profile
+from s4eca.cli.rates import rates
 from s4eca.cli.score import score
 from s4eca.cli.table import table
 from s4eca.cli.weights import weights
+from s4eca.folders import visible
 
 app = typer.Typer(
     name="s4eca",
@@ -59,6 +62,7 @@ for takes_overrides in (score, profile, doctor):
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(takes_overrides)
 app.command()(compare)
 app.command()(merge)
+app.command()(rates)
 app.command()(table)
 
 
@@ -73,14 +77,23 @@ def share(
     from s4eca.checkpoint_source import locate_checkpoint
 
     folder = write(read_checkpoint(locate_checkpoint(ckpt)), out)
-    for path in sorted(folder.iterdir()):
+    for path in visible(folder):
         typer.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
 
 
 def main() -> None:
     """Entry point of the `s4eca` command."""
     show_warnings()
-    guarded(app)()
+    try:
+        guarded(app)()
+    except SystemExit as ended:
+        if _is_interrupted(ended):  # of which typer makes status 1
+            sys.exit(128 + signal.SIGINT)
+        raise
+
+
+def _is_interrupted(ended: BaseException | None) -> bool:
+    return ended is not None and (isinstance(ended, KeyboardInterrupt) or _is_interrupted(ended.__context__))
 
 
 def _hand_over(run: Callable[[], None], context: typer.Context) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from s4eca.folders import visible
+
 
 def merge(
     ckpt: Annotated[
@@ -20,8 +22,9 @@ def merge(
     from s4eca.checkpoint import read_checkpoint
     from s4eca.checkpoint_source import locate_checkpoint
     from s4eca.merge import merge as run
+    from s4eca.overrides import shell_word
 
     folder = run(read_checkpoint(locate_checkpoint(ckpt)), out, vision_weights, text_weights)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in (path for path in visible(folder, "**/*") if path.is_file()):
         typer.echo(f"{out / path.relative_to(folder)}  {path.stat().st_size / 2**20:.1f} MiB")
-    typer.echo(f"evaluate with: python eval.py ckpt={out}")
+    typer.echo(f"evaluate with: python eval.py {shell_word('ckpt', out)}")

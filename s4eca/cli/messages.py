@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf.errors import InterpolationResolutionError
 
 from s4eca.errors import S4ecaError
 
@@ -28,8 +29,8 @@ def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return task(*args, **kwargs)
-        except S4ecaError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except (S4ecaError, InterpolationResolutionError) as error:
+            print(f"error: {sentence(error)}", file=sys.stderr)
             hydra = HydraConfig.get() if HydraConfig.initialized() else None
             if hydra is None or hydra.mode != RunMode.MULTIRUN or "submitit" in hydra.launcher["_target_"]:
                 sys.exit(2)
@@ -37,6 +38,16 @@ def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
             return None
 
     return run
+
+
+def sentence(error: Exception) -> str:
+    """Returns what an error says, in one sentence."""
+    if isinstance(error, InterpolationResolutionError):
+        reason = str(error).splitlines()[0]
+        return (
+            f"{error.full_key} cannot be had ({reason}): a value with ${{…}} is taken from another key of the config."
+        )
+    return str(error)
 
 
 def end_sweep() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from s4eca.errors import S4ecaError
+from s4eca.overrides import plain_text
 
 STEPS = 20
 
@@ -30,7 +31,7 @@ def sort_arguments(given: Sequence[str]) -> tuple[list[str], int, Path | None]:
         raise S4ecaError(f"steps={steps} cannot be measured; give a whole number from 2 up.")
     if "out" in own and not own["out"]:
         raise S4ecaError("out= names no folder; give out=FOLDER, or leave it away.")
-    return overrides, int(steps), Path(own["out"]) if "out" in own else None
+    return overrides, int(steps), Path(plain_text(own["out"])) if "out" in own else None
 
 
 def profile_training(overrides: Sequence[str], steps: int = STEPS, out: Path | None = None) -> Path:
@@ -90,10 +91,10 @@ def profile_training(overrides: Sequence[str], steps: int = STEPS, out: Path | N
     for table in report.tables(title):
         console.print(table)
     for sentence in [*report.sentences(), said]:
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
     for name in ("profile.json", "profile.md"):
-        console.print(os.path.relpath(folder / name), highlight=False)
-    console.print(f"{os.path.relpath(trace)}  (open it in ui.perfetto.dev or chrome://tracing)", highlight=False)
+        print(os.path.relpath(folder / name))
+    print(f"{os.path.relpath(trace)}  (open it in ui.perfetto.dev or chrome://tracing)")
     return folder
 
 

@@ -4,7 +4,6 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from s4eca.build import Config, instantiate
-from s4eca.cli.config import flatten
+from s4eca.cli.config import with_trainer_keys
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
+from s4eca.identity import differing, flatten, is_any, settings
+from s4eca.overrides import shell_word
 from s4eca.tuning.base import TuningMethod
 
 ENDED = "ended.json"
-
-LOCAL = (
-    *("resume", "evaluate", "logger.*", "weights_folder", "vision.weights", "text.weights"),
-    *("data.root", "data.parts.*.root", "data.cache", "data.num_workers", "data.pin_memory", "data.strict_counts"),
-    *("data.eval_batch_size", "model.feature_cache", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
-    *("model.segmenter.grad_checkpointing", "model.segmenter.compile"),
-    *("callbacks.last.*", "callbacks.pictures.*", "callbacks.progress_bar.*"),
-)
-"""Keys that may differ when a run goes on: places, what a machine has room for, what is shown.
-
-The content of the data and of the frozen weights is compared by hash with the checkpoint's. The number of steps is not
-among them: the learning rate's schedule depends on it, so that another number is another training.
-"""
 
 _SHOWN = 5
 
@@ -64,7 +52,7 @@ def saved_run(folder: Path) -> tuple[DictConfig, Path]:
         raise S4ecaError(f"{last} is damaged; start a new run, from another checkpoint with init_from=CKPT.")
     config = OmegaConf.load(saved)
     assert isinstance(config, DictConfig)
-    return config, last
+    return OmegaConf.create(with_trainer_keys(config)), last
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -96,7 +84,7 @@ def start_or_go_on(config: Config, folder: Path) -> Start:
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise S4ecaError(
             f"{folder} holds a run of another config ({', '.join(changed[:_SHOWN])}{more}); choose another "
-            f"hydra.run.dir, or change that run on purpose with resume={folder} KEY=VALUE."
+            f"hydra.run.dir, or change that run on purpose with {shell_word('resume', folder)} KEY=VALUE."
         )
     ended = folder / ENDED
     content = json.loads(ended.read_text(encoding="utf-8")) if ended.is_file() else None
@@ -104,19 +92,18 @@ def start_or_go_on(config: Config, folder: Path) -> Start:
 
 
 def differences(before: Config, now: Config) -> list[str]:
-    """Compares two resolved configs, without what may differ when a run goes on and the widths that a budget sets.
+    """Compares two resolved configs in what makes a run (`s4eca.identity`), without the widths that a budget sets.
+
+    The content of data, frozen weights and tokenizer is compared by hash when the checkpoint is loaded.
 
     Returns:
         A text `KEY: BEFORE, now NOW` for every key that differs.
     """
-    free = [*LOCAL, *(_solved_keys(before) if before.get("budget") is not None else [])]
+    solved = _solved_keys(before) if before.get("budget") is not None else []
+    before, now = with_trainer_keys(before), with_trainer_keys(now)
+    keys = [key for key in differing(settings(before), settings(now)) if not is_any(key, solved)]
     old, new = flatten(before), flatten(now)
-    keys = [key for key in {**old, **new} if not any(fnmatch(key, pattern) for pattern in free)]
-    return [
-        f"{key}: {_show(old, key)}, now {_show(new, key)}"
-        for key in keys
-        if key not in old or key not in new or old[key] != new[key]
-    ]
+    return [f"{key}: {_show(old, key)}, now {_show(new, key)}" for key in keys]
 
 
 def write_ended(folder: Path, content: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """`s4eca score`: masks that any codebase has made, scored as our own are."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,8 @@ def score(
 ) -> None:
     """Score predictions: s4eca score PREDICTIONS data=NAME data.root=PATH data.split=test --out FILE.json.
 
-    Further KEY=VALUE (at, image_size, bootstrap, name, seed, any key of the data) are those of conf/score.yaml.
+    Further KEY=VALUE (at, image_size, bootstrap, name, seed, made_by.vision, any key of the data) are those of
+    conf/score.yaml.
     """
     path, overrides = sort_arguments([str(predictions), *context.args])
     score_predictions(path, overrides, out, folder)
@@ -74,7 +75,7 @@ def score_predictions(
     from s4eca.evaluation.score import notes
     from s4eca.evaluation.score import score as count
     from s4eca.evaluation.summary import summarise_evaluation
-    from s4eca.files import check_writable, make_folder
+    from s4eca.files import check_writable, hash_files, make_folder
 
     config, split, seed = compose(overrides)
     if out is not None:
@@ -85,6 +86,7 @@ def score_predictions(
         data = build_data(config)
         data.prepare_data()
         references = data.references(split)
+        data.check_targets(split)
         image_size, at = config["image_size"], config["at"]
         rows, sizes = count(masks, references, image_size, at, progress=True)
         about = {
@@ -94,7 +96,9 @@ def score_predictions(
             "data": data.fingerprint((split,))[split],
             "image_size": image_size,
             "seed": seed,
+            **stated(config),
             "predictions": predictions.name,
+            "predictions_sha256": hash_files(predictions),
             "format": masks.format,
             "at": at,
             "notes": notes(at, image_size),
@@ -110,8 +114,15 @@ def score_predictions(
     console = Console(soft_wrap=True)
     console.print(metrics_table(summary, f"{predictions.name} on {data.name}, {split}"))
     for file in files:
-        console.print(os.path.relpath(file), highlight=False)
+        print(os.path.relpath(file))
     return summary
+
+
+def stated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is said about the model that made the predictions; its weights are not known here."""
+    said = {key: str(value) for key, value in config["made_by"].items() if value is not None}
+    backbones = {tower: {"name": said.pop(tower)} for tower in ("vision", "text") if tower in said}
+    return said | ({"backbones": backbones} if backbones else {})
 
 
 def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:
@@ -129,6 +140,9 @@ def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:
     from omegaconf.errors import OmegaConfBaseException
 
     from s4eca.cli.config import conf_dir, plain
+    from s4eca.overrides import check_overrides, composing_reason
+
+    check_overrides(overrides)
 
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -138,7 +152,7 @@ def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str, int | None]:
             config.seed = 0
         content = plain(config)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = composing_reason(error)
         raise S4ecaError(f"The config of the scoring cannot be composed, {reason}: see conf/score.yaml.") from error
     if "_target_" not in content["data"]:
         raise S4ecaError("data=checkpoint belongs to eval.py: name the dataset that holds the truth, as data=rrsis_d.")

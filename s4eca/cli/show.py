@@ -26,13 +26,16 @@ def show(
     category: Annotated[str | None, typer.Option(help="only this category")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="number of samples, chosen at random; default: 8")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="of the choice; default: 0")] = None,
-    out: Annotated[Path, typer.Option(help="FILE.png or FILE.html")] = Path("samples.png"),
+    out: Annotated[Path | None, typer.Option(help="FILE.png or FILE.html; default: samples.png in this folder")] = None,
     size: Annotated[int, typer.Option(min=32, help="longer side of an image on the sheet, in pixels")] = 320,
+    depth: Annotated[int, typer.Option(min=8, max=16, help="bits in use of images, as data.depth in a training")] = 8,
 ) -> None:
-    """Draw samples: image, outlined mask, expression, id, split and category."""
+    """Draw samples into samples.png or --out FILE: image, outlined mask, expression, id, split and category."""
     from s4eca.data.audit import survey
     from s4eca.data.sheet import Section, check_sheet_path, write_sheet
 
+    hint = "" if out else " (choose another place with --out FILE.png or FILE.html)"
+    out = out or Path("samples.png")
     check_sheet_path(out)
     if ids is not None and (n is not None or seed is not None):
         raise S4ecaError("--ids says which samples are drawn: leave out --n and --seed.")
@@ -52,8 +55,8 @@ def show(
             raise S4ecaError(f"None of the {len(records):,} samples in {root} fits: ask for less.")
         chosen = random.Random(seed or 0).sample(found, min(n or 8, len(found)))
     title = f"{root.name}: {len(chosen):,} of {len(found):,} samples"
-    write_sheet(out, [Section(title, chosen)], size, min(MOST_COLUMNS, len(chosen)))
-    typer.echo(str(out))
+    typer.echo(f"{title} go to {out}{hint}")
+    write_sheet(out, [Section(title, chosen, depth=depth)], size, min(MOST_COLUMNS, len(chosen)))
 
 
 def matching(records: "Sequence[Record]", split: str | None, find: str | None, category: str | None) -> "list[Record]":

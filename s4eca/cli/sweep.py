@@ -27,6 +27,7 @@ from pathlib import Path
 
 from s4eca.errors import S4ecaError
 from s4eca.files import check_writable, make_folder
+from s4eca.overrides import plain_text, shell_word
 
 KEYS = ("study", "n_trials", "sweep", "storage", "folder", "heartbeat", "max_retry", "wait")
 STATUS_KEYS = ("study", "storage", "folder", "out")
@@ -74,7 +75,7 @@ def parse(arguments: Sequence[str], status: bool) -> Settings:
                 raise S4ecaError(f"{key} needs a value: {key}=…")
             if key in given:
                 raise S4ecaError(f"{key} is given twice.")
-            given[key] = value
+            given[key] = plain_text(value)
         elif status or not (equals or item.startswith("~")):
             raise S4ecaError(f"s4eca sweep{' status' if status else ''} knows no {item}; see s4eca sweep --help.")
         else:
@@ -125,8 +126,9 @@ def sweep(arguments: Sequence[str]) -> None:
     from s4eca.sweep.worker import Worker  # imports torch, which a mistyped key need not wait for
 
     Worker(study, storage, space, list(settings.overrides), settings.place).work(settings.n_trials, settings.wait)
-    again = "" if settings.storage is None else f" storage={masked(settings.url)}"
-    print(f"done; s4eca sweep status study={settings.study}{again}")
+    places = {"storage": settings.storage and masked(settings.storage), "folder": settings.folder}
+    again = [shell_word(key, place) for key, place in places.items() if place is not None]
+    print(" ".join((f"done; s4eca sweep status study={settings.study}", *again)))
 
 
 def show_status(arguments: Sequence[str]) -> None:

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from s4eca.cli.check_config import check_config
-from s4eca.cli.config import AUTO, apply_overrides, conf_dir, overrides, plain
-from s4eca.cli.messages import end_sweep, guarded, show_warnings
+from s4eca.cli.config import AUTO, apply_overrides, overrides, plain
+from s4eca.cli.entry import run_hydra
 from s4eca.cli.resuming import Start, saved_run, start_or_go_on
 from s4eca.cli.training import tell_ended, train
 from s4eca.errors import S4ecaError
@@ -18,7 +17,6 @@ from s4eca.launched import check_sweep
 FIXED = ("budget", "init_from", "comparison", "experiment")
 
 
-@guarded
 def _task(config: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None:
@@ -50,6 +48,4 @@ def _go_on(folder: Path) -> Start:
 
 def main() -> None:
     """Entry point of `train.py` and `s4eca train`."""
-    show_warnings()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")(_task)()
-    end_sweep()
+    run_hydra(_task, "train")

@@ -18,14 +18,15 @@ def compose_train(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, s
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from s4eca.overrides import composing_reason
+
     wrong = [item for item in overrides if item.startswith("-")]
     if wrong:
         raise S4ecaError(f"There is no option {wrong[0]}: give KEY=VALUE as to s4eca train.")
     try:
         config, choices = compose_quietly(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise S4ecaError(f"The config cannot be composed, {reason}: see conf/train.yaml.") from error
+        raise S4ecaError(f"The config cannot be composed, {composing_reason(error)}: see conf/train.yaml.") from error
     from s4eca.cli.check_config import check_config
 
     check_config(config, choices)
@@ -39,6 +40,7 @@ def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str,
         The resolved config, and which option of every config group was chosen.
 
     Raises:
+        S4ecaError: an override that Hydra cannot read.
         HydraException: an override that does not fit the config.
         OmegaConfBaseException: a value that cannot be resolved.
     """
@@ -47,7 +49,9 @@ def compose_quietly(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str,
     from omegaconf import OmegaConf, open_dict
 
     from s4eca.cli.config import conf_dir, plain
+    from s4eca.overrides import check_overrides
 
+    check_overrides(overrides)
     hydra = HydraConfig.instance()
     before = hydra.cfg
     try:

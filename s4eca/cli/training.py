@@ -17,7 +17,6 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from s4eca.budget import solve_budget
 from s4eca.build import Config, build_callbacks, build_data, build_loggers, build_module, build_towers, build_trainer
@@ -33,13 +32,17 @@ from s4eca.errors import S4ecaError
 from s4eca.features import plan_features
 from s4eca.files import write_text
 from s4eca.frozen_dtype import check_precision
+from s4eca.identity import describe_training
+from s4eca.lit.agreement import failing_as_one
 from s4eca.lit.csv_log import CSVLog
 from s4eca.lit.last_step import LastStep
 from s4eca.lit.wandb_run import keep_wandb_run
 from s4eca.matmul import use_matmul_precision
 from s4eca.memory import out_of_memory_explained
+from s4eca.overrides import shell_word
 from s4eca.stopping import StopSignals, requeue
 from s4eca.tuning.base import Scope
+from s4eca.weights import hash_weights
 
 
 def train(config: Config, folder: Path, resume: Path | None = None, more: Sequence[Callback] = ()) -> float | None:
@@ -63,6 +66,8 @@ def train(config: Config, folder: Path, resume: Path | None = None, more: Sequen
         try:
             config, best, chosen = _fit(config, folder, resume, more, signals)
             if config["evaluate"] is not None:
+                if signals.asked is not None:  # in the last step
+                    raise SIGTERMException
                 evaluate_run(config, chosen, config["evaluate"])
             return best
         except (SIGTERMException, KeyboardInterrupt, SystemExit) as stop:
@@ -87,8 +92,8 @@ def _fit(
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if resume is None and is_first and (folder / "config.yaml").exists():
         raise S4ecaError(
-            f"{folder} holds a run already; go on with it by resume={folder}, or choose another hydra.run.dir (in a "
-            "multirun, a hydra.sweep.subdir that names every key that is swept)."
+            f"{folder} holds a run already; go on with it by {shell_word('resume', folder)}, or choose another "
+            "hydra.run.dir (in a multirun, a hydra.sweep.subdir that names every key that is swept)."
         )
     last_step = LastStep(last_checkpoint(folder), signals)
     callbacks = [*build_callbacks(config, folder), *more, last_step]
@@ -111,6 +116,7 @@ def _fit(
     if config["init_from"] and resume is None:  # a resumed run has it in its checkpoint
         start = read_checkpoint(locate_checkpoint(config["init_from"]))
         load_learned(module.segmenter, start)
+        module.start = {"name": start.path.name, "sha256": hash_weights(start.state)}
         if start.meta["config"] and start.config["tuning"] != config["tuning"]:
             warnings.warn(
                 f"{config['init_from']} was trained with other settings of tuning={module.segmenter.method.name} than "
@@ -127,10 +133,16 @@ def _fit(
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams(config)
+            # what the config only names, with hashes
+            made_by = describe_training(module.describe(data))
+            logger.log_hyperparams({name: made_by[name] for name in ("backbones", "training_data")})
     if is_first:
         (folder / ENDED).unlink(missing_ok=True)  # a run that ended may go on with more steps
+    if resume is not None:  # its folder holds checkpoints, of course
+        warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     try:
-        with out_of_memory_explained(config, training=True, onward=lambda: _onward(folder)):
+        memory = out_of_memory_explained(config, training=True, onward=lambda: _onward(folder))
+        with failing_as_one(trainer, folder), memory:
             trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
     except BaseException:
         _finish_wandb(loggers, failed=True)
@@ -147,7 +159,7 @@ def evaluate_run(config: Config, chosen: Path, split: str) -> None:
         chosen: its best checkpoint, or its last where none is selected.
         split: `val` or `test`.
     """
-    settings = {**config["trainer"], "limit_test_batches": 1.0}
+    settings = {**config["trainer"], "limit_test_batches": 1.0, "fast_dev_run": False}
     segmenter = {**config["model"]["segmenter"], "compile": "none"}  # as eval.py does
     model = {**config["model"], "feature_cache": None, "segmenter": segmenter}
     checkpoint = read_checkpoint(chosen)
@@ -175,27 +187,28 @@ def tell_ended(config: Config, folder: Path, ended: dict[str, Any]) -> float | N
 
 def _end(trainer: Trainer, folder: Path) -> tuple[float | None, Path]:
     """Notes and says what a run has come to; returns its best score and the checkpoint to evaluate."""
-    console, best, chosen = Console(soft_wrap=True), None, last_checkpoint(folder)
+    best, chosen = None, last_checkpoint(folder)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.monitor:
             assert callback.best_model_score is not None
             best, chosen = float(callback.best_model_score), Path(callback.best_model_path)
             if trainer.is_global_zero:
-                console.print(f"best {callback.monitor} {best:.4f}", highlight=False)
-                console.print(f"evaluate with: python eval.py ckpt={os.path.relpath(chosen)}", highlight=False)
-    # none is there after a trial run such as +trainer.fast_dev_run=true; a late process sees what the first has written
+                print(f"best {callback.monitor} {best:.4f}")
+                print(f"evaluate with: python eval.py {shell_word('ckpt', os.path.relpath(chosen))}")
+    # none is there after a trial run such as trainer.fast_dev_run=true; a late process sees what the first has written
     if not trainer.strategy.broadcast(chosen.is_file()):
-        trainer.save_checkpoint(chosen)
+        trainer.save_checkpoint(chosen, weights_only=False)
     if trainer.is_global_zero:
         name = os.path.relpath(chosen.resolve(), folder.resolve())
         write_ended(folder, {"step": trainer.global_step, "best": best, "checkpoint": name})
-        console.print(f"run folder: {os.path.relpath(folder)}", highlight=False)
+        print(f"run folder: {os.path.relpath(folder)}")
     return best, chosen
 
 
 def _onward(folder: Path) -> str:
     saved = last_checkpoint(folder).is_file()
-    return f"go on with: python train.py resume={os.path.relpath(folder)}" if saved else "nothing was saved yet"
+    onward = f"go on with: python train.py {shell_word('resume', os.path.relpath(folder))}"
+    return onward if saved else "nothing was saved yet"
 
 
 def _say_stopped(folder: Path, signals: StopSignals) -> int:

@@ -1,8 +1,6 @@
 """`eval.py model=dgl_rsis …`: evaluation of a method that has no checkpoint."""
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from rich.console import Console
 
 import s4eca
 from s4eca.build import Config, build_loggers, build_pipeline, build_trainer, instantiate
-from s4eca.cache import digest
 from s4eca.cli.check_config import check_config
+from s4eca.cli.environment import command_line
 from s4eca.cli.evaluating import Options, open_split, run_evaluation
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.semantic.datamodule import SemanticDataModule
@@ -34,7 +32,7 @@ from s4eca.evaluation.semantic.report import semantic_tables, write_semantic_met
 from s4eca.files import make_folder
 from s4eca.lit.dgl_labels import DglLabels
 from s4eca.lit.dgl_rsis import DglRsis, look
-from s4eca.weights import describe_source
+from s4eca.weights import BaseWeights, describe_source
 
 
 def resolve(given: DictConfig) -> Config:
@@ -99,6 +97,7 @@ def evaluate_training_free(config: Config, folder: Path | None, options: Options
             "expressions": "real" if options.shuffled is None else f"shuffled with seed {options.shuffled}",
             "image_size": config["image_size"],
             "resize": data.resize,
+            **({"depth": data.depth} if data.depth != 8 else {}),
             "tuning": "none, training-free",
         }
         return describe(config, data, pipeline, options) | facts | module.summary()
@@ -146,7 +145,7 @@ def evaluate_labels(config: Config, data: SemanticDataModule, folder: Path, opti
         console = Console(soft_wrap=True)
         console.print(semantic_tables(summary, f"{data.name}, {options.split}: {about['name']}"))
         for path in files:
-            console.print(os.path.relpath(path), highlight=False)
+            print(os.path.relpath(path))
         finish_wandb(loggers)
     return summary["scores"]["mIoU16"]
 
@@ -164,6 +163,7 @@ def describe(
         "data": (data.fingerprint() if isinstance(data, SemanticDataModule) else data.fingerprint((options.split,)))[
             options.split
         ],
+        "backbones": describe_backbones(pipeline),
         "settings": _settings(config, labels),
         "parts": parts,
         "precision": config["trainer"]["precision"],
@@ -173,8 +173,7 @@ def describe(
             "lightning": lightning.__version__,
             "transformers": transformers.__version__,
         },
-        "recipe": digest(**parts)[:16],
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
 
 
@@ -195,6 +194,23 @@ def describe_parts(config: Config, pipeline: Pipeline, labels: bool) -> dict[str
         "selector": dict(config["selector"]),
         "image_size": config["image_size"],
     }
+
+
+def describe_backbones(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Returns name, source and sha256 of the models by what they are for, the class of a part without weights."""
+    stated: dict[str, dict[str, Any]] = {}
+    parts = {"CLIP": pipeline.regions, "grounding": pipeline.grounding, "proposer": pipeline.proposer}
+    for role, part in parts.items():
+        if part is None:
+            continue
+        bases = [getattr(module, "base", None) for module in part.modules()]
+        models = [base for base in bases if isinstance(base, BaseWeights)]
+        for number, base in enumerate(models, 1):
+            stated[role if number == 1 else f"{role} {number}"] = base.to_dict()
+        if not models:
+            kinds = [type(inner).__name__ for inner in getattr(part, "proposers", [part])]
+            stated[role] = {"name": " + ".join(kinds)}
+    return stated
 
 
 def _settings(config: Config, labels: bool) -> dict[str, Any]:

@@ -20,9 +20,10 @@ def fetch(context: typer.Context) -> None:
     from s4eca.cache import readable
     from s4eca.cli.weights_words import wanted
     from s4eca.errors import S4ecaError
+    from s4eca.overrides import plain_text, shell_word
     from s4eca.weights_folder import fetch_weights
 
-    folders = [word.partition("=")[2] for word in context.args if word.startswith("out=")]
+    folders = [plain_text(word.partition("=")[2]) for word in context.args if word.startswith("out=")]
     words = [word for word in context.args if not word.startswith(("out=", "weights_folder="))]
     if len(folders) != 1 or not folders[0]:
         raise S4ecaError("there is no folder to fetch into; give one with out=FOLDER.")
@@ -31,13 +32,15 @@ def fetch(context: typer.Context) -> None:
         raise S4ecaError(f"{' '.join(words)} takes nothing from the hub: its weights are random or local.")
     kept = fetch_weights(needs, folders[0], typer.echo)
     size = sum(said["size"] for record in kept.records.values() for said in record.files.values())
-    typer.echo(f"{len(kept.records)} repositories, {readable(size)}; run from it with: weights_folder={folders[0]}")
+    onward = shell_word("weights_folder", folders[0])
+    typer.echo(f"{len(kept.records)} repositories, {readable(size)}; run from it with: {onward}")
 
 
 @weights.command()
 def verify(folder: Annotated[Path, typer.Argument(help="that `s4eca weights fetch` wrote")]) -> None:
     """Hash every file of a weights folder anew, and name what is damaged, missing or unknown (exit status 2)."""
     from s4eca.errors import S4ecaError
+    from s4eca.overrides import shell_word
     from s4eca.weights_folder import read_folder, verify_folder
     from s4eca.weights_folder.manifest import UNFINISHED
 
@@ -56,6 +59,6 @@ def verify(folder: Annotated[Path, typer.Argument(help="that `s4eca weights fetc
     if wrong:
         raise S4ecaError(
             f"{len(wrong)} files of {folder} are not as they were fetched; fetch damaged and missing ones again with "
-            f"`s4eca weights fetch out={folder} …`, and take unknown ones out."
+            f"`s4eca weights fetch {shell_word('out', folder)} …`, and take unknown ones out."
         )
     typer.echo(f"{counted.get('intact', 0)} files of {len(kept.records)} repositories are intact")

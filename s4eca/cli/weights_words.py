@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
-from s4eca.weights.sources import first_line
+from s4eca.folders import visible
+from s4eca.overrides import check_overrides, composing_reason
 from s4eca.weights_folder.needs import GROUPS, Need, list_needs
 
 TRAINING_FREE = ("clip", "grounding", "proposer", "decoupler", "selector", "ablation")  # groups of model=dgl_rsis
@@ -33,10 +34,8 @@ def wanted(words: Iterable[str]) -> list[Need]:
     words = list(words)
     if words == ["all"]:
         return list(dict.fromkeys(_everything()))
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise S4ecaError(f"{' '.join(words)} are no words of a config ({first_line(error)}).") from error
+    check_overrides(words, several=True)
+    overrides = OverridesParser.create().parse_overrides(words)
     free: list[Override] = []
     other: list[Override] = []
     either: list[Override] = []
@@ -69,7 +68,7 @@ def _everything() -> Iterator[Need]:
         OmegaConf.set_struct(config, False)
         for group in groups:
             chosen = config[group]
-            for path in sorted((Path(conf_dir()) / group).glob("*.yaml")):
+            for path in visible(Path(conf_dir()) / group, "*.yaml"):
                 config[group] = OmegaConf.load(path)  # composing for each would take a minute
                 yield from _needs(config, (group,))
             config[group] = chosen
@@ -92,7 +91,7 @@ def _composed(entry: str, line: list[str]) -> DictConfig:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             return compose(entry, overrides=line)
     except HydraException as error:
-        raise S4ecaError(f"{' '.join(line)} cannot be composed ({first_line(error)}).") from error
+        raise S4ecaError(f"{' '.join(line)} cannot be composed ({composing_reason(error)}).") from error
 
 
 def _needs(config: DictConfig, groups: Iterable[str]) -> list[Need]:

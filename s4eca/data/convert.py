@@ -48,8 +48,10 @@ def convert(
         check_split(split)
     if images not in IMAGE_MODES:
         raise S4ecaError(f"There is no images={images}: choose one of {', '.join(IMAGE_MODES)}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise S4ecaError(f"{out} exists and is not empty: choose a folder that does not exist yet.")
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if there or (out.exists() and not out.is_dir()):
+        listed = f" ({', '.join(there[:3])})" if there else ""
+        raise S4ecaError(f"{out} exists and is not empty{listed}: choose a folder that does not exist yet.")
     reader = get_layout(layout or detect_layout(source))
     references = _read(reader, source, splits, dict(options or {}))
     _check_text(references)
@@ -65,7 +67,7 @@ def _read(layout: DataLayout, source: Path, splits: Sequence[str], options: dict
     for name, value in options.items():
         if name not in known:
             raise S4ecaError(f"The reader of {layout.title} has no option {name}: it has {', '.join(known) or 'none'}.")
-        if known[name].annotation is int and isinstance(value, str):
+        if known[name].annotation in (int, int | None) and isinstance(value, str):
             try:
                 options[name] = int(value)
             except ValueError as error:

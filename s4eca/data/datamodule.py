@@ -17,11 +17,14 @@ from s4eca.cache import DiskCache, readable
 from s4eca.data.augmentation.transforms import Augmentation
 from s4eca.data.dataset import Collate, ReferenceDataset, Tokenizer, token_lengths
 from s4eca.data.masks import mask_fingerprint
+from s4eca.data.rasters import DEPTHS
 from s4eca.data.readers.checks import SPLITS, check_split
 from s4eca.data.references import Reference
 from s4eca.data.resize import RESIZERS
 from s4eca.data.sampler import EpochSampler
+from s4eca.data.targets import check_images, check_targets
 from s4eca.data.waiting import TimedLoader
+from s4eca.data.workers import Unpacking, loading
 from s4eca.errors import S4ecaError
 
 _STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",)}
@@ -42,6 +45,7 @@ class ReferringDataModule(LightningDataModule):
         eval_batch_size: the same for validation and test, `batch_size` where it is None.
         num_workers: loader processes; 0 loads in the main process.
         resize: `pil` or `torch`, see `resize_image`.
+        depth: bits in use of images that have more than 8 per sample, of which the upper 8 are taken; 8 refuses them.
         augmentation: of training samples, None for none (the paper recipes).
         cache: folder that keeps resized samples from the first epoch on, for any number of runs and processes; None
             decodes every time. What it needs is printed, and compared with what the disk has, before it is filled.
@@ -67,6 +71,7 @@ class ReferringDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         num_workers: int = 2,
         resize: str = "pil",
+        depth: int = 8,
         augmentation: Augmentation | None = None,
         cache: str | Path | None = None,
         strict_counts: bool = False,
@@ -86,6 +91,12 @@ class ReferringDataModule(LightningDataModule):
         if resize not in RESIZERS:
             raise S4ecaError(f"There is no resizing {resize!r}: set data.resize to one of {', '.join(RESIZERS)}.")
         self.resize = resize
+        if type(depth) is not int or depth not in DEPTHS:
+            raise S4ecaError(
+                f"data.depth={depth} is no number of bits that are read: set it to 8, or to how many bits are in use"
+                f" where images have more, up to {DEPTHS[-1]}."
+            )
+        self.depth = depth
         self.augmentation = augmentation
         self.cache = None if cache is None else DiskCache(cache, "samples")
         self.strict_counts = strict_counts
@@ -97,6 +108,7 @@ class ReferringDataModule(LightningDataModule):
         self.keyed: tuple[str, ...] = ()
         self._references: dict[str, list[Reference]] = {}
         self._checked_lengths: set[str] = set()
+        self._looked_at: set[str] = set()
         self._planned: list[str] = []
         self._loader: TimedLoader | None = None
         self._transferring = 0.0
@@ -135,6 +147,7 @@ class ReferringDataModule(LightningDataModule):
             keep_original=not train,
             cache=self.cache,
             keyed=split in self.keyed,
+            depth=self.depth,
         )
 
     def word_ids(self, splits: Sequence[str]) -> list[list[int]]:
@@ -147,12 +160,12 @@ class ReferringDataModule(LightningDataModule):
         """Returns what identifies the data: for each split its size and a hash, without opening an image.
 
         The hash covers, in order, each reference's id, image file name, expression, category, whether it is meant to
-        name nothing, and mask annotation (the text of an RLE; name and size in bytes of a mask file). Folders are not
-        part of it.
+        name nothing, and mask annotation (the text of an RLE; name and size in bytes of a mask file); and `depth`,
+        where it is not 8. Folders are not part of it.
         """
         result = {}
         for split in splits:
-            digest = hashlib.sha256()
+            digest = hashlib.sha256(b"" if self.depth == 8 else f"depth {self.depth}".encode())
             references = self.references(split)
             for item in references:
                 row = [item.id, item.image.name, item.expression, item.category, item.no_target]
@@ -165,13 +178,24 @@ class ReferringDataModule(LightningDataModule):
 
         Args:
             stage: `fit`, `validate` or `test` (the split `evaluated`); None reads all three splits.
+
+        Raises:
+            S4ecaError: a split cannot be read, one of a few images is of no kind that is read, or (nearly) all targets
+                are empty.
         """
         splits = SPLITS if stage is None else {**_STAGE_SPLITS, "test": (self.evaluated,)}.get(stage, ())
         for split in splits:
-            self.references(split)
+            if split not in self._looked_at:
+                check_images(self.references(split), self.depth)
+                self.check_targets(split)
+                self._looked_at.add(split)
             if self.tokenizer is not None:
                 self._warn_truncated(split, self._require_tokenizer())
         self._plan_cache(splits)
+
+    def check_targets(self, split: str) -> None:
+        """Raises `S4ecaError` where (nearly) all targets of a split are empty, see `s4eca.data.targets`."""
+        check_targets(self.references(split), f"The {split} split of {self.name} in {self.root}")
 
     @property
     def waited(self) -> float:
@@ -194,10 +218,10 @@ class ReferringDataModule(LightningDataModule):
                 f"The train split has {len(sampler)} references per process, fewer than one batch of"
                 f" {self.batch_size}: lower data.batch_size."
             )
-        loading = self._loading("train")
+        shared = self._loading(dataset, "train")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata 0.11 with torch 2.14
-            self._loader = TimedLoader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True, **loading)
+            self._loader = TimedLoader(**shared, batch_size=self.batch_size, sampler=sampler, drop_last=True)
         return self._loader
 
     def val_dataloader(self) -> DataLoader:
@@ -222,7 +246,7 @@ class ReferringDataModule(LightningDataModule):
                 f"The {split} split has {batches} batches for {sampler.num_replicas} processes: evaluate it with"
                 f" trainer.devices={max(batches, 1)} or fewer, or a smaller data.eval_batch_size."
             )
-        return DataLoader(dataset, batch_size=self.eval_batch_size, sampler=sampler, **self._loading(split))
+        return Unpacking(**self._loading(dataset, split), batch_size=self.eval_batch_size, sampler=sampler)
 
     def _sampler(self, length: int, train: bool) -> EpochSampler:
         trainer = self.trainer
@@ -230,20 +254,13 @@ class ReferringDataModule(LightningDataModule):
         block = 1 if train else self.eval_batch_size
         return EpochSampler(length, self.seed, train, num_replicas=replicas, rank=rank, even=train, block=block)
 
-    def _loading(self, split: str) -> dict[str, Any]:
+    def _loading(self, dataset: ReferenceDataset, split: str) -> dict[str, Any]:
         """Returns the arguments that all loaders share."""
         tokenizer = self._require_tokenizer()
         self._warn_truncated(split, tokenizer)
         self._plan_cache((split,))
-        return {
-            "collate_fn": Collate(tokenizer, self.max_tokens),
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": self.pin_memory,
-            "worker_init_fn": _start_worker,
-            # its own, so that opening an iterator leaves the global random state alone
-            "generator": torch.Generator().manual_seed(self.seed),
-        }
+        shared = loading(dataset, Collate(tokenizer, self.max_tokens), self.num_workers, self.seed)
+        return {**shared, "pin_memory": self.pin_memory}
 
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -262,7 +279,7 @@ class ReferringDataModule(LightningDataModule):
         self._planned += new
         # with the splits asked for before: they may not have been filled yet and want room too
         references = [item for split in self._planned for item in self.references(split)]
-        dataset = ReferenceDataset(references, self.image_size, resize=self.resize)
+        dataset = ReferenceDataset(references, self.image_size, resize=self.resize, depth=self.depth)
         plan = dataset.plan_cache(self.cache)
         if self.trainer is None or self.trainer.global_rank == 0:
             there = f"{plan.entries - plan.missing:,} of {plan.entries:,} samples ({', '.join(self._planned)})"
@@ -282,14 +299,6 @@ class ReferringDataModule(LightningDataModule):
                 f" tokens (the longest has {max(lengths)}) and lose their end: raise data.max_tokens.",
                 stacklevel=3,
             )
-
-
-def _start_worker(worker_id: int) -> None:  # noqa: ARG001
-    import cv2
-
-    # the workers are the parallelism; more threads in each would only wait for one another
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
 
 
 def _at_least(lowest: int, value: int, name: str) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
 from s4eca.cache import DiskCache, Plan, digest
 from s4eca.data.augmentation.transforms import Augmentation
+from s4eca.data.images import open_image
 from s4eca.data.masks import FileMask, mask_fingerprint
 from s4eca.data.references import Batch, Reference, Sample
 from s4eca.data.resize import fit_mask, resize_image, resize_mask
@@ -24,10 +24,8 @@ from s4eca.sharing import find_shared
 
 Tokenizer = Callable[..., Any]
 
-_CONTENT_VERSION = 1  # of cached samples; raise it when decoding or resizing gives other values
-
-# What `convert("RGB")` maps without loss of range; 16-bit and float images would be clipped.
-_EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_CONTENT_VERSION = 1  # raise it when decoding or resizing of images gives other values
+_MASK_VERSION = 2  # the same of masks
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,7 @@ class ReferenceDataset(Dataset[Sample]):
             decoding it is cheap.
         cache: of resized samples; None decodes every time.
         keyed: samples get their `image_key`, for which every image file is read once more.
+        depth: bits in use of images that have more than 8 per sample, see `open_image`.
     """
 
     def __init__(
@@ -93,6 +92,7 @@ class ReferenceDataset(Dataset[Sample]):
         keep_original: bool = False,
         cache: DiskCache | None = None,
         keyed: bool = False,
+        depth: int = 8,
     ) -> None:
         self.references = references
         self.image_size = image_size
@@ -102,6 +102,7 @@ class ReferenceDataset(Dataset[Sample]):
         self.keep_original = keep_original
         self.cache = cache
         self.keyed = keyed
+        self.depth = depth
         self._warned = False
 
     def __len__(self) -> int:
@@ -160,6 +161,7 @@ class ReferenceDataset(Dataset[Sample]):
             file=file,
             image_size=self.image_size,
             resize=self.resize,
+            **({"depth": self.depth} if self.depth != 8 else {}),
         )
 
     def cache_key(self, reference: Reference) -> str | None:
@@ -173,12 +175,13 @@ class ReferenceDataset(Dataset[Sample]):
         except OSError:
             return None
         return digest(
-            content=_CONTENT_VERSION,
+            content=[_CONTENT_VERSION, _MASK_VERSION],
             libraries=[PIL.__version__, torch.__version__],
             files=files,
             mask=annotation,
             image_size=self.image_size,
             resize=self.resize,
+            depth=self.depth,
         )
 
     def plan_cache(self, cache: DiskCache) -> Plan:
@@ -190,7 +193,7 @@ class ReferenceDataset(Dataset[Sample]):
 
     def _decode(self, reference: Reference) -> tuple[Resized, np.ndarray | None]:
         """Returns a reference resized and, if it is kept, the mask at the image's size."""
-        picture = open_image(reference.image, reference.id)
+        picture = open_image(reference.image, reference.id, self.depth)
         mask = reference.mask.decode()
         size, mask_size = (picture.height, picture.width), (mask.shape[0], mask.shape[1])
         # by way of the image's size, which matters where the two differ
@@ -225,31 +228,6 @@ def content_hash(path: Path) -> str:
 def _hash(path: str, stamp: tuple[int, int, int]) -> str:  # noqa: ARG001
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def open_image(path: Path, id: str = "") -> Image.Image:
-    """Reads an image in mode RGB; EXIF orientation is ignored, as the masks were drawn without it.
-
-    Raises:
-        S4ecaError: the file is missing, damaged, or has more than 8 bits per channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise S4ecaError(
-                    f"The image of reference {id} in {path} has mode {image.mode}: convert it to 8 bits per channel."
-                )
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise S4ecaError(
-            f"The image of reference {id} in {path} cannot be decoded ({error}): replace the file with a whole copy."
-        ) from error
-
-
-def read_image(path: Path, id: str = "") -> np.ndarray:
-    """Reads an image as (H, W, 3) uint8 RGB, see `open_image`."""
-    return np.array(open_image(path, id))
 
 
 class Collate:

@@ -10,6 +10,7 @@ from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.readers.checks import SPLITS, check_split, check_unique
 from s4eca.data.readers.layouts import LAYOUTS, get_layout
 from s4eca.data.references import Reference
+from s4eca.data.targets import check_targets
 from s4eca.errors import S4ecaError
 
 _OWN = ("layout", "root", "repeat", "splits")
@@ -90,6 +91,13 @@ class JointDataModule(ReferringDataModule):
                 " share is set once for the whole."
             )
         return module(root=self.root / part["root"], strict_counts=self.strict_counts, **given)
+
+    def check_targets(self, split: str) -> None:
+        """Checks every part by itself, since a large one would hide that a small one is empty."""
+        references = self.references(split)
+        for name in self.parts:
+            items = [item for item in references if item.id.startswith(f"{name}/")]
+            check_targets(items, f"The {split} split of data.parts.{name}")
 
     def read(self, split: str) -> list[Reference]:
         """Returns the references of all parts that take part in a split.

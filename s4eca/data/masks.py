@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco
 
+from s4eca.data.defects import DefectError
+from s4eca.data.file_kinds import explained
+from s4eca.data.geometry import read_regions
+from s4eca.data.images import image_size
 from s4eca.data.references import MaskSource
-from s4eca.data.rle import paint, read_region
+from s4eca.data.rle import paint
+from s4eca.data.two_values import SOFT_THRESHOLD, find_object, read_grey, read_planes, values_seen
 from s4eca.errors import S4ecaError
-
-# These hold more than 8 bits; converting them to "L" would clip, so they are compared as they are.
-_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "F")
+from s4eca.text import unmark
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class RleMask:
             S4ecaError: the annotation cannot be decoded.
         """
         with self._explained():
-            regions = self._regions()
+            regions = read_regions(self.rles, self.size)
             mask = paint(*regions[0])
             for region in regions[1:]:
                 mask |= paint(*region)
@@ -57,25 +58,24 @@ class RleMask:
     def covers(self) -> bool:
         """Returns whether the mask has any pixel, without painting it; raises as `decode`."""
         with self._explained():
-            return any(runs[1::2].any() for _, runs in self._regions())
-
-    def _regions(self) -> list[tuple[tuple[int, int], np.ndarray]]:
-        regions = [read_region(part, self.size) for part in self.rles]
-        if not regions:
-            raise ValueError("it holds no region")
-        if any(size != regions[0][0] for size, _ in regions):
-            raise ValueError("its regions differ in size")
-        return regions
+            return any(runs[1::2].any() for _, runs in read_regions(self.rles, self.size))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-            raise S4ecaError(
-                f"The mask of reference {self.id} in {self.path} cannot be decoded ({error}):"
-                " download the annotation file again or mend this entry."
-            ) from error
+        except ValueError as error:
+            raise unusable(self.id, self.path, error) from error
+
+
+def unusable(id: str, path: Path | None, error: ValueError) -> DefectError:
+    """Returns what to raise for a mask in an annotation file that `s4eca.data.geometry` has refused."""
+    return DefectError(
+        f"The mask of reference {id} in {path} cannot be decoded ({error}):"
+        " mend this entry or download the annotation file again.",
+        "damaged-mask",
+        id,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,10 @@ class AnnotationFile:
             raise S4ecaError(f"{self.path} has changed since it was read: start again with the new file.")
         return piece
 
+    def read_json(self, offset: int, length: int) -> Any:
+        """Returns the JSON object in a piece of the file, see `read`."""
+        return json.loads(unmark(self.read(offset, length).decode()))
+
 
 @dataclass(frozen=True, slots=True)
 class StoredMask:
@@ -132,7 +136,7 @@ class StoredMask:
         """Returns the same mask in memory; raises `S4ecaError` where the file is gone or another."""
         parts: list[Any] = []
         for offset, length in zip(self.spans[::2], self.spans[1::2], strict=True):
-            segmentation = json.loads(self.file.read(offset, length).decode())["segmentation"]
+            segmentation = self.file.read_json(offset, length)["segmentation"]
             parts += segmentation if isinstance(segmentation, list) else [segmentation]
         return RleMask(parts, self.size, self.id, self.file.path)
 
@@ -147,42 +151,36 @@ class StoredMask:
 
 @dataclass(frozen=True, slots=True)
 class FileMask:
-    """A mask stored as a grey image, as RefSegRS has them (8-bit PackBits TIFF, 0 and 255).
+    """A mask stored as an image, as RefSegRS has them (8-bit PackBits TIFF, 0 and 255).
 
     Attributes:
         path: the file.
-        threshold: a pixel belongs to the mask when its grey value is above it; 50 is the LAVT lineage's value.
+        threshold: a pixel belongs to the mask when its grey value is above it; None goes by the values that are there,
+            see `find_object`.
         id: the reference, for messages.
     """
 
     path: Path
-    threshold: int = 50
+    threshold: int | None = None
     id: str = ""
 
     def decode(self) -> np.ndarray:
-        """Returns the mask as a bool array (H, W); raises `S4ecaError` where the file cannot be read."""
-        return self._grey() > self.threshold
+        """Returns the mask as a bool array (H, W).
 
-    def _grey(self) -> np.ndarray:
-        try:
-            with Image.open(self.path) as image:
-                return np.asarray(image if image.mode in _DEEP_MODES else image.convert("L"))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            grey = _read_with_opencv(self.path)
-            if grey is None:
-                raise S4ecaError(
-                    f"The mask of reference {self.id} in {self.path} cannot be decoded ({error}):"
-                    " unpack the dataset's archive again."
-                ) from error
-            return grey
+        Raises:
+            S4ecaError: the file cannot be read, or its values do not tell the object from the background.
+        """
+        with explained(f"The mask of reference {self.id} in {self.path} cannot be decoded", self.path):
+            if self.threshold is None:
+                return find_object(read_planes(self.path))
+            grey = read_grey(self.path)
+        return grey > self.threshold
 
-
-def _read_with_opencv(path: Path) -> np.ndarray | None:
-    """Reads a grey image at any depth; some Pillow builds lack the TIFF compression that OpenCV brings along."""
-    try:
-        return cv2.imread(str(path), cv2.IMREAD_ANYDEPTH)
-    except cv2.error:
-        return None
+    def seen(self) -> str:
+        """Returns what is in the file, for messages; raises as `decode`."""
+        with explained(f"The mask of reference {self.id} in {self.path} cannot be decoded", self.path):
+            above = "" if self.threshold is None else f" and the threshold is {self.threshold}"
+            return f"{self.path}, which holds {values_seen(self.path)}{above}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +202,6 @@ class EmptyMask:
         return np.zeros(self.size or image_size(self.image, self.id), dtype=bool)
 
 
-def image_size(path: Path, id: str = "") -> tuple[int, int]:
-    """Returns (height, width) of an image file without decoding it.
-
-    Raises:
-        S4ecaError: the file is missing or no image; the message names the reference `id`.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise S4ecaError(
-            f"The size of image {path} of reference {id} cannot be read ({error}): replace the file with a whole copy."
-        ) from error
-
-
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """Returns a mask (H, W) as compressed COCO RLE, `{"size": [H, W], "counts": str}`."""
     encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -236,7 +219,8 @@ def mask_fingerprint(mask: MaskSource) -> str:
     if isinstance(mask, RleMask):
         return json.dumps([list(mask.rles), mask.size], sort_keys=True, default=lambda value: value.decode())
     if isinstance(mask, FileMask):
-        return f"{mask.path.name}:{mask.path.stat().st_size}:{mask.threshold}"
+        threshold = SOFT_THRESHOLD if mask.threshold is None else mask.threshold  # as runs of earlier versions have it
+        return f"{mask.path.name}:{mask.path.stat().st_size}:{threshold}"
     if isinstance(mask, EmptyMask):
         return f"no target: {mask.size}"
     array = mask.decode()

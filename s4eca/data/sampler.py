@@ -8,6 +8,7 @@ from torch.utils.data import DistributedSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from s4eca.data.references import Batch
+from s4eca.data.workers import Unpacking
 from s4eca.errors import S4ecaError
 
 Key = tuple[int, int]
@@ -119,7 +120,7 @@ class EpochIterator(Iterator[Key]):
         self._order = self.sampler.order(self.epoch)
 
 
-class ResumableLoader(StatefulDataLoader):
+class ResumableLoader(Unpacking, StatefulDataLoader):
     """torchdata's loader over an `EpochSampler`, with a state that is nothing but the place in the order.
 
     torchdata counts what has been handed out, not what workers have prefetched; its own state, though, is tied to the
@@ -132,7 +133,7 @@ class ResumableLoader(StatefulDataLoader):
     _iterator: Any
     _resume: dict[str, Any] | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yields the rest of the epoch that was loaded, or the epoch that the sampler is set to."""
         sampler = self.sampler
         if isinstance(sampler, EpochSampler):

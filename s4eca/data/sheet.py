@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from s4eca.data.audit.boxes import box_corners
 from s4eca.data.audit.records import Record
-from s4eca.data.dataset import read_image
+from s4eca.data.images import read_image
 from s4eca.data.resize import resize_mask
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
@@ -38,12 +38,14 @@ class Section:
         records: what to draw.
         colour: of the mark beside the title, RGB.
         boxes: `xywh` or `xyxy` also draws the stored boxes, read in this way.
+        depth: of the images, see `open_image`.
     """
 
     title: str
     records: Sequence[Record]
     colour: tuple[int, int, int] = (60, 60, 60)
     boxes: str | None = None
+    depth: int = 8
 
 
 def write_sheet(path: Path, sections: Sequence[Section], size: int = 240, columns: int = 4) -> None:
@@ -89,7 +91,7 @@ def draw_sheet(sections: Sequence[Section], size: int, columns: int) -> Image.Im
         for i, line in enumerate(lines):
             draw.text((2 * MARGIN + 2, MARGIN + i * (TITLE_SIZE + 6)), line, "black", title_font)
         bands.append(band)
-        tiles = [_captioned(record, size, section.boxes) for record in section.records]
+        tiles = [_captioned(record, size, section) for record in section.records]
         for start in range(0, len(tiles), columns):
             row = tiles[start : start + columns]
             band = Image.new("RGB", (width, max(tile.height for tile in row) + MARGIN), "white")
@@ -110,7 +112,7 @@ def html_sheet(sections: Sequence[Section], size: int) -> str:
     for section in sections:
         tiles = []
         for record in section.records:
-            picture, problems = draw_sample(record, size, section.boxes)
+            picture, problems = draw_sample(record, size, section.boxes, section.depth)
             texts = {"expression": record.expression, "about": _about(record), "problems": problems}
             tiles.append({"jpeg": _jpeg(picture), **texts})
         colour = "#" + bytes(section.colour).hex()
@@ -118,19 +120,20 @@ def html_sheet(sections: Sequence[Section], size: int) -> str:
     return Environment(autoescape=True).from_string(_PAGE).render(sections=shown, size=size)
 
 
-def draw_sample(record: Record, size: int, boxes: str | None = None) -> tuple[Image.Image, list[str]]:
+def draw_sample(record: Record, size: int, boxes: str | None = None, depth: int = 8) -> tuple[Image.Image, list[str]]:
     """Draws the image of a sample with its mask tinted and outlined; a small target gets a ring around it.
 
     Args:
         record: what to draw.
         size: longer side of the picture in pixels.
         boxes: `xywh` or `xyxy` also draws the stored box, read in this way.
+        depth: of the image, see `open_image`.
 
     Returns:
         A picture whose longer side is `size`, grey where there is no image; and what could not be drawn, in words.
     """
     problems: list[str] = []
-    array = _decoded_image(record, problems)
+    array = _decoded_image(record, problems, depth)
     mask = _decoded_mask(record, problems)
     if array is None and mask is not None:
         array = np.full((*mask.shape, 3), 128, dtype=np.uint8)
@@ -153,7 +156,10 @@ def draw_sample(record: Record, size: int, boxes: str | None = None) -> tuple[Im
 def _draw_box(picture: Image.Image, bbox: Any, convention: str, scale: float) -> None:
     box = box_corners(bbox, convention)
     if box is not None and box[2] >= box[0] and box[3] >= box[1]:
-        ImageDraw.Draw(picture).rectangle([value * scale for value in box], outline=BOX, width=2)
+        # a box beyond the picture is drawn no farther than it can be seen, since Pillow walks all of its outline
+        ends = [*picture.size] * 2
+        corners = [min(max(value * scale, -4.0), end + 4.0) for value, end in zip(box, ends, strict=True)]
+        ImageDraw.Draw(picture).rectangle(corners, outline=BOX, width=2)
 
 
 def _outline(picture: Image.Image, mask: np.ndarray) -> None:
@@ -171,12 +177,12 @@ def _outline(picture: Image.Image, mask: np.ndarray) -> None:
         ImageDraw.Draw(picture).ellipse((x - RING, y - RING, x + RING, y + RING), outline=OUTLINE, width=2)
 
 
-def _decoded_image(record: Record, problems: list[str]) -> np.ndarray | None:
+def _decoded_image(record: Record, problems: list[str], depth: int) -> np.ndarray | None:
     if record.image is None or not record.image.is_file():
         problems.append("no image file")
         return None
     try:
-        return read_image(record.image, record.id)
+        return read_image(record.image, record.id, depth)
     except Exception:  # a damaged file raises nearly anything; the sheet shows that it is damaged
         problems.append("the image cannot be decoded")
         return None
@@ -197,8 +203,8 @@ def _about(record: Record) -> str:
     return " · ".join(filter(None, (record.id, record.split, record.category)))
 
 
-def _captioned(record: Record, size: int, boxes: str | None) -> Image.Image:
-    picture, problems = draw_sample(record, size, boxes)
+def _captioned(record: Record, size: int, section: Section) -> Image.Image:
+    picture, problems = draw_sample(record, size, section.boxes, section.depth)
     font = ImageFont.load_default(TEXT_SIZE)
     lines = [(line, "black") for line in _wrap(record.expression, font, size)]
     lines += [(line, "dimgray") for line in _wrap(_about(record), font, size)]

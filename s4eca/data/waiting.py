@@ -17,7 +17,7 @@ class TimedLoader(ResumableLoader):
 
     waited = 0.0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yields batches as before."""
         batches = super().__iter__()
         while True:

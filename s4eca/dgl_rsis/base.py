@@ -22,7 +22,19 @@ class Decoupler(Protocol):
         ...
 
 
-class Proposer(nn.Module):
+class Part(nn.Module):
+    """A stage of which nothing is learned: it is in evaluation mode, whatever mode the module around it is set to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+
+    def train(self, mode: bool = True) -> "Part":
+        """Stays in evaluation mode, models inside it too."""
+        return super().train(False)
+
+
+class Proposer(Part):
     """Finds class-agnostic masks.
 
     Attributes:
@@ -44,7 +56,7 @@ class Proposer(nn.Module):
         raise NotImplementedError
 
 
-class RegionEncoder(nn.Module):
+class RegionEncoder(Part):
     """Puts regions of an image and texts into one space.
 
     Attributes:
@@ -72,7 +84,7 @@ class RegionEncoder(nn.Module):
         raise NotImplementedError
 
 
-class Grounding(nn.Module):
+class Grounding(Part):
     """Says where in an image the words of an expression are."""
 
     def identity(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from s4eca.errors import S4ecaError
+from s4eca.folders import is_hidden
+from s4eca.text import read_text
 
 LEVELS = ("P0", "P1", "P2", "P3")
 _FILES = files("s4eca.dgl_rsis") / "knowledge_files"
@@ -100,8 +102,8 @@ class Knowledge:
         path = Path(source)
         if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1:
             try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, ValueError) as error:
+                text = read_text(path)
+            except OSError as error:
                 raise S4ecaError(f"the knowledge {path} cannot be read ({error}); give knowledge=PATH.") from error
         elif str(source) in available():
             text = (_FILES / f"{source}.yaml").read_text(encoding="utf-8")
@@ -169,7 +171,11 @@ class Knowledge:
 
 def available() -> list[str]:
     """Returns the names of the package's knowledge files."""
-    return sorted(item.name.removesuffix(".yaml") for item in _FILES.iterdir() if item.name.endswith(".yaml"))
+    return sorted(
+        item.name.removesuffix(".yaml")
+        for item in _FILES.iterdir()
+        if item.name.endswith(".yaml") and not is_hidden(item.name)
+    )
 
 
 def plural(words: str) -> str:

@@ -75,6 +75,7 @@ class Facts:
         requires_python: of s4eca.
         torchvision_requires: requirements of the installed torchvision.
         cpus: cores that this process may use.
+        cpu_bf16: the CPU multiplies in bf16 by itself (see `cpu_has_bf16`).
         memory: bytes that this process may use, and those that are free now.
         shm: /dev/shm, None where there is none.
         driver: names and driver versions of GPUs as nvidia-smi prints them.
@@ -94,6 +95,7 @@ class Facts:
     requires_python: str
     torchvision_requires: tuple[str, ...] = ()
     cpus: int = 8
+    cpu_bf16: bool = False
     memory: tuple[int, int] = (64 * 2**30, 48 * 2**30)
     shm: Disk | None = None
     driver: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s4eca.doctor.facts import Disk, Facts, Gpu, Hub, Torch, Wandb
+from s4eca.folders import visible
 
 # values of these are printed
 ENVIRONMENT = (
@@ -29,6 +30,7 @@ ENVIRONMENT = (
 UNSPOKEN = ("MASTER_ADDR",)
 YES = ("1", "on", "yes", "true")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 TOKENIZERS = {"tokenizer.json", "vocab.txt", "vocab.json"}
 
 
@@ -50,6 +52,7 @@ def gather(folders: Iterable[str] = ("outputs", "data"), timeout: float = 3.0) -
         requires_python=requires_python,
         torchvision_requires=_requires("torchvision"),
         cpus=_cpus(),
+        cpu_bf16=cpu_has_bf16(),
         memory=_memory(),
         shm=disk("/dev/shm") if Path("/dev/shm").is_dir() else None,
         driver=_driver(),
@@ -99,10 +102,10 @@ def cached_parts(environment: Mapping[str, str], home: Path) -> dict[str, tuple[
     base = Path(environment.get("HF_HOME") or home / ".cache" / "huggingface")
     folder = Path(environment.get("HF_HUB_CACHE") or base / "hub")
     found: dict[str, set[str]] = {}
-    for snapshot in sorted(folder.glob("models--*/snapshots/*")):
+    for snapshot in visible(folder, "models--*/snapshots/*"):
         name = snapshot.parts[-3].removeprefix("models--").replace("--", "/", 1)
         # a link of an interrupted download leads nowhere
-        files = [path for path in snapshot.rglob("*") if path.is_file()]
+        files = [path for path in visible(snapshot, "**/*") if path.is_file()]
         found.setdefault(name, set()).update(parts_of([path.relative_to(snapshot).as_posix() for path in files]))
     return {name: tuple(sorted(parts)) for name, parts in found.items() if parts}
 
@@ -122,6 +125,16 @@ def _requires(name: str) -> tuple[str, ...]:
         return tuple(metadata.requires(name) or ())
     except metadata.PackageNotFoundError:
         return ()
+
+
+def cpu_has_bf16(cpuinfo: str | None = None) -> bool:
+    """Returns whether the CPU has instructions for bf16; without them it is slower than fp32, with AVX2 alone by far.
+
+    Args:
+        cpuinfo: content of /proc/cpuinfo; None reads it. x86 lists flags there, ARM features.
+    """
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)", _read("/proc/cpuinfo") if cpuinfo is None else cpuinfo, re.M)
+    return not BF16_FLAGS.isdisjoint(lines[0].split()) if lines else False
 
 
 def _cpus() -> int:

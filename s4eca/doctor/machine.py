@@ -54,6 +54,9 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "gpu", "there is none; the demo and tests run on the CPU, Swin-B and BERT-base want a GPU.")
+    if not torch.gpus:
+        says = "has bf16 instructions" if facts.cpu_bf16 else "has no bf16 instructions; train in fp32 here"
+        yield Finding("ok", "bf16", f"the CPU {says}.")
 
 
 def _memory(facts: Facts) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import Any
 from s4eca.doctor.facts import Run, Wanted
 from s4eca.doctor.gathering import cached_parts
 from s4eca.errors import S4ecaError
+from s4eca.overrides import plain_text
 
 # keys whose values are paths that must be there, where they are given
 PATHS = ("init_from", "resume", "weights_folder", "tuning.weights")
@@ -31,7 +32,7 @@ def plan_run(overrides: Sequence[str]) -> Run:
     except S4ecaError as error:
         refusal = str(error)
     there = {f"{key}={path}": Path(path).exists() for key, path in named_paths(config)}
-    given = [item.partition("=")[2] for item in overrides if item.startswith("hydra.run.dir=")]
+    given = [plain_text(item.partition("=")[2]) for item in overrides if item.startswith("hydra.run.dir=")]
     folder = given[-1] if given else f"outputs/{config['name']}"
     return Run(config, choices, tuple(wanted), refusal, there, folder)
 

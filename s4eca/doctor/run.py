@@ -109,18 +109,21 @@ def _precision(facts: Facts, run: Run) -> Iterator[Finding]:
                     f"trainer.precision={precision} is emulated on {gpu.name} and slow; set "
                     f"{_with_precision('16-mixed', run)}.",
                 )
-    if precision.startswith("bf16") and not on_gpu:
+    if precision.startswith("bf16") and not on_gpu and not facts.cpu_bf16:
         yield Finding(
             "warning",
             "precision",
-            f"trainer.precision={precision} is slow on most CPUs; set 32-true.",
-        )
-    if precision == "16-mixed" and not on_gpu:
-        yield Finding(
-            "warning",
-            "precision",
-            "trainer.precision=16-mixed does not exist on a CPU, and Lightning takes bf16-mixed instead; set "
+            f"trainer.precision={precision} is slow on this CPU, which has no bf16 instructions; set "
             f"{_with_precision('32-true', run)}.",
+        )
+    if precision in ("16", "16-mixed") and not on_gpu:
+        fitting = ("bf16-mixed", "32-true") if facts.cpu_bf16 else ("32-true",)
+        best = " or ".join(_with_precision(other, run) for other in fitting)
+        yield Finding(
+            "warning",
+            "precision",
+            f"trainer.precision={precision} does not exist on a CPU, and Lightning takes bf16-mixed instead; set "
+            f"{best}.",
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.about import approximated
+from s4eca.evaluation.about import approximated, list_differences
 from s4eca.evaluation.bootstrap import Bootstrap, interval, replicate
 from s4eca.evaluation.metrics import AREA, INTERSECTION, NO_TARGET, PRECISION, UNION, ratios, terms
 from s4eca.evaluation.results import Evaluation, SampleInfo
@@ -77,11 +77,21 @@ class Comparison:
     settings: Bootstrap
     protocols: Mapping[str, Paired]
 
+    @property
+    def differences(self) -> dict[str, list[str]]:
+        """In what the runs differ, name and seed included: both values in words by entry."""
+        found = list_differences(self.a, self.b)
+        for entry in ("name", "seed"):
+            values = [str(about.get(entry)).replace("None", "none") for about in (self.a, self.b)]
+            found |= {entry: values} if values[0] != values[1] else {}
+        return found
+
     def as_dict(self) -> dict[str, Any]:
-        """Returns everything as plain values: a, b, samples, images, bootstrap, protocols."""
+        """Returns everything as plain values: a, b, differences, samples, images, bootstrap, protocols."""
         return {
             "a": dict(self.a),
             "b": dict(self.b),
+            "differences": self.differences,
             "samples": self.samples,
             "images": self.images,
             "bootstrap": asdict(self.settings),

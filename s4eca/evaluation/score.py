@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from s4eca.data.masks import image_size as read_image_size
+from s4eca.data.images import image_size as read_image_size
 from s4eca.data.references import Reference
 from s4eca.data.resize import fit_mask, resize_mask
 from s4eca.errors import S4ecaError

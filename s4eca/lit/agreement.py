@@ -1,10 +1,19 @@
-"""Several processes decide alike, without any of them waiting for its GPU."""
+"""Several processes decide alike, without any of them waiting for its GPU, and fail as one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch import Tensor
+
+from s4eca.errors import S4ecaError
+
+FAILED = ".failed"
 
 
 class AnyWishes:
@@ -39,6 +48,35 @@ class AnyWishes:
         if self._ready is not None:
             self._ready.synchronize()
         return bool(self._answer.item())
+
+
+@contextmanager
+def failing_as_one(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """Lets the process that met an error for the user say it alone.
+
+    To the others it is a connection that broke, in whatever they exchanged at that moment. The first leaves a note in
+    the folder before it ends; the others then end with the same status and without a word.
+
+    Args:
+        trainer: that runs meanwhile.
+        folder: of the run, which all processes share; where they do not, each of them says what it knows.
+
+    Raises:
+        SystemExit: status 2, in the others.
+    """
+    note = folder / FAILED
+    if trainer.is_global_zero:
+        note.unlink(missing_ok=True)
+    try:
+        yield
+    except S4ecaError:
+        if trainer.world_size > 1 and folder.is_dir():
+            note.touch()
+        raise
+    except RuntimeError:
+        if trainer.world_size > 1 and note.exists():
+            sys.exit(2)
+        raise
 
 
 class EpochLoop(_TrainingEpochLoop):

@@ -8,6 +8,7 @@ before every forward pass, validation included, where processes may have differe
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,15 +19,33 @@ import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from lightning import LightningModule, Trainer
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from s4eca.errors import S4ecaError
+from s4eca.overrides import override
 from s4eca.segmenter import ReferringSegmenter
 
 TOWERS = ("segmenter.text.", "segmenter.vision.")
+
+PATIENCE = 60
+"""Seconds for the first process to save and to end, once another one has ended other than well."""
+
+
+class Observer(_ChildProcessObserver):
+    """Kills the process that started the others where one of them has failed and this one hangs.
+
+    Lightning's own does that at once. But the others end first where all were told to stop, while the first one saves,
+    and where one has met an error, of which the first hears by itself as soon as it waits for that one.
+    """
+
+    def _terminate_all(self) -> None:
+        time.sleep(PATIENCE)
+        super()._terminate_all()
 
 
 class Launcher(_SubprocessScriptLauncher):
@@ -49,7 +68,11 @@ class Launcher(_SubprocessScriptLauncher):
                 f"trainer.devices={self.num_processes} and trainer.num_nodes={self.num_nodes} do not fit the {started} "
                 "processes that were started; set them to the processes per machine and the number of machines."
             ) from error
-        return super().launch(function, *args, trainer=trainer, **kwargs)
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            Observer(os.getpid(), self.procs).start()
+        _set_num_threads_if_needed(self.num_processes)
+        return function(*args, **kwargs)
 
     def _call_children_scripts(self) -> None:
         self._check_can_spawn_children()
@@ -63,7 +86,7 @@ class Launcher(_SubprocessScriptLauncher):
         }
         command = [sys.executable, *sys.orig_argv[1:]]
         if HydraConfig.initialized():  # the same run folder, though the clock has gone on
-            command.append(f'hydra.run.dir="{HydraConfig.get().run.dir}"')
+            command.append(override("hydra.run.dir", HydraConfig.get().run.dir))
         self.procs = [
             subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(rank)})
             for rank in range(1, self.num_processes)

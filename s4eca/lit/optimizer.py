@@ -11,16 +11,24 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from s4eca.errors import S4ecaError
+from s4eca.segmenter import ReferringSegmenter
 
-UNDECAYED = ("queries", "prompts", "relative_position_bias_table", "logit_scale")
+UNDECAYED = ("queries", "prompts")
+"""Endings of the names of the methods' own tokens."""
 
 
-def parameter_groups(segmenter: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Splits what is learned into weights that decay and those that do not (norms, biases, queries, prompts, …)."""
+def parameter_groups(segmenter: ReferringSegmenter, weight_decay: float) -> list[dict[str, Any]]:
+    """Splits what is learned into weights that decay and those that do not.
+
+    Norms and biases do not, nor the methods' queries and prompts, nor what timm's models exclude (`no_weight_decay()`:
+    tokens, position embeddings and bias tables). In text encoders no more is left out than by transformers' Trainer,
+    whose rule is biases and norms; embeddings decay.
+    """
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    excluded = {id(parameter) for tower in (segmenter.text, segmenter.vision) for parameter in tower.undecayed()}
     for name, parameter in segmenter.named_parameters():
         if parameter.requires_grad:
-            kept = parameter.ndim <= 1 or name.endswith(UNDECAYED)
+            kept = parameter.ndim <= 1 or name.endswith(UNDECAYED) or id(parameter) in excluded
             groups[not kept].append(parameter)
     return [
         {"params": groups[True], "weight_decay": weight_decay},
@@ -39,7 +47,7 @@ def check_rates(lr: float, weight_decay: float, warmup_steps: int, poly_power: f
         raise S4ecaError(f"model.warmup_steps={warmup_steps} is no number of steps: give 0 or more.")
 
 
-def build_adamw(segmenter: nn.Module, lr: float, weight_decay: float, fused: bool) -> AdamW:
+def build_adamw(segmenter: ReferringSegmenter, lr: float, weight_decay: float, fused: bool) -> AdamW:
     """Returns AdamW over what is learned, with torch's defaults for the rest.
 
     Args:
@@ -72,6 +80,22 @@ def warm_up_then_poly(
         return ramp * max(1 - step / total_steps(), 0.0) ** poly_power
 
     return LambdaLR(optimizer, factor)
+
+
+def check_states(checkpoint: dict[str, Any], segmenter: ReferringSegmenter, where: str) -> None:
+    """Refuses optimiser states of a version that let other weights decay.
+
+    Raises:
+        S4ecaError: its groups are of other sizes.
+    """
+    here = [len(group["params"]) for group in parameter_groups(segmenter, 0.0)]
+    for state in checkpoint.get("optimizer_states", []):
+        stored = [len(group["params"]) for group in state["param_groups"]]
+        if stored != here:
+            raise S4ecaError(
+                f"in {where} {stored[0]} tensors decay and here {here[0]}: it was written by another version; start "
+                "anew from its weights with init_from=CKPT."
+            )
 
 
 def adopt_states(checkpoint: dict[str, Any], fused: bool, lr: float, weight_decay: float) -> None:

@@ -38,6 +38,13 @@ class ProgressBar(RichProgressBar):
             self._numbers = {name: float(known[name]) for name in SHOWN if name in known}
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Names the epoch, and the last one where epochs bound the training."""
+        description = super()._get_train_description(current_epoch)
+        if self.trainer.max_epochs == -1:  # steps do, and Lightning would write Epoch 5/-2
+            description = description.replace("/-2", "", 1)
+        return description.ljust(len(self.validation_description))
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Returns what stands behind the bar."""
         shown = {name: value for name, value in self._numbers.items() if value or not name.endswith("skipped_steps")}

@@ -10,17 +10,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from s4eca.checkpoint import META, PREFIX, check_learned, check_network, describe
+from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import ReferringMetrics
 from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.features import open_features
+from s4eca.identity import tokenizer_hash
 from s4eca.lit import optimizer as optimising
 from s4eca.lit.intervals import check_intervals
 from s4eca.lit.log_clock import LogClock
 from s4eca.lit.scoring import ScoringModule
 from s4eca.lit.skipping import StepGuard, spread
 from s4eca.segmenter import ReferringSegmenter
+from s4eca.tokenizer import tokenizer_files, tokenizer_from_files
 
 SKIPPED = "s4eca_skipped_steps"
 
@@ -37,7 +40,7 @@ class ReferringModule(ScoringModule):
         segmenter: the network.
         loss: called with logits (B, S, S) and masks (B, S, S) bool.
         lr: peak learning rate, above 0.
-        weight_decay: not applied to norms, biases, queries, prompts and position bias tables.
+        weight_decay: of the weights that decay (see `parameter_groups`).
         warmup_steps: optimiser steps of the linear warm-up.
         poly_power: exponent of `(1 - step / steps)`; 0.9 in LAVT and RMSIN.
         protocols: evaluation protocols.
@@ -52,6 +55,7 @@ class ReferringModule(ScoringModule):
     Attributes:
         features: that cache, None where there is none.
         guard: knows the steps that were skipped.
+        start: name and sha256 of the learned weights that training started from, None for a start from nothing.
 
     Raises:
         S4ecaError: a rate, a number of steps or a setting of the cache that makes no sense.
@@ -85,6 +89,7 @@ class ReferringModule(ScoringModule):
         self.val_metrics = ReferringMetrics(protocols)
         # frozen weights are missing from checkpoints; `on_load_checkpoint` is strict on everything else
         self.strict_loading = False
+        self.start: Mapping[str, str] | None = None
         self._meta: dict[str, Any] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
@@ -191,18 +196,26 @@ class ReferringModule(ScoringModule):
                 kept = {name: value for name, value in checkpoint[key].items() if name in learned}
                 # whatever memory the decoder's weights have in this run
                 checkpoint[key] = {name: value.contiguous() for name, value in kept.items()}
-        if self._meta is None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            identity = {"name": data.name, **data.fingerprint(("train", "val"))}
-            self._meta = describe(self.segmenter, self.config, _tokenizer(data), identity)
-        checkpoint[META] = self._meta
+        checkpoint[META] = self.describe(self.trainer.datamodule)  # type: ignore[attr-defined]
         checkpoint[SKIPPED] = self.guard.state()
+
+    def describe(self, data: ReferringDataModule) -> dict[str, Any]:
+        """Returns what checkpoints of a training on these data say about themselves; found out once.
+
+        Raises:
+            S4ecaError: the data have no tokenizer.
+        """
+        if self._meta is None:
+            identity = {"name": data.name, **data.fingerprint(("train", "val"))}
+            self._meta = describe(self.segmenter, self.config, _tokenizer(data), identity, self.start)
+        return self._meta
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks a checkpoint before anything of it is used.
 
         Raises:
-            S4ecaError: it does not fit this network, its base weights, or, when training goes on, its data.
+            S4ecaError: it does not fit this network, its base weights, or, when training goes on, its data or its
+                tokenizer.
         """
         where = "the checkpoint"
         if META not in checkpoint:
@@ -212,9 +225,19 @@ class ReferringModule(ScoringModule):
         check_learned(self.segmenter, state, where)
         self.guard.load(checkpoint.get(SKIPPED, []), self._trainer is None or self._trainer.is_global_zero)
         optimising.adopt_states(checkpoint, self.fused_optimizer, self.lr, self.weight_decay)
+        self.start, self._meta = checkpoint[META].get("init_from"), None
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
+        if trainer is not None and trainer.training:
+            optimising.check_states(checkpoint, self.segmenter, where)
         if trainer is not None and trainer.training and data is not None:
+            # read by the same libraries: others may write the same tokenizer otherwise
+            both = tokenizer_from_files(checkpoint[META]["tokenizer"]), _tokenizer(data)
+            if len({tokenizer_hash(tokenizer_files(tokenizer)) for tokenizer in both}) > 1:
+                raise S4ecaError(
+                    f"{where} was trained with another tokenizer than text.tokenizer gives now; resume with the same "
+                    "one, or start anew with init_from=CKPT."
+                )
             stored, here = checkpoint[META]["data"], data.fingerprint(("train", "val"))
             for split in ("train", "val"):
                 if stored[split] != here[split]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
-from s4eca.evaluation.about import is_shuffled
+from s4eca.evaluation.about import FOR_PROGRAMS, is_shuffled, name_backbones, stated_backbones
 from s4eca.evaluation.metrics import INTERSECTION, UNION
 from s4eca.evaluation.page.panels import Panel
 from s4eca.evaluation.protocols import PROTOCOLS
@@ -30,8 +30,9 @@ def send_evaluation(
 
     Everything stands under `DATASET/SPLIT/`, or `DATASET/SPLIT_shuffled/`: the tables `protocols`, `categories`,
     `sizes` and `samples`, the images `best`, `median` and `worst` with truth and prediction as overlays, and in the
-    run's summary `PROTOCOL/SCORE`, fractions. The files are one artifact of type `evaluation`. Where there are more
-    samples than W&B shows in a run's table (10,000), the table is in the artifact instead.
+    run's summary `PROTOCOL/SCORE`, fractions, and the names of the `backbones`. The files are one artifact of type
+    `evaluation`, whose metadata say what made the numbers. Where there are more samples than W&B shows in a run's table
+    (10,000), the table is in the artifact instead.
 
     Args:
         logger: whose run gets it.
@@ -46,7 +47,8 @@ def send_evaluation(
     about = evaluation.about
     place = f"{about.get('dataset', 'data')}/{about.get('split', 'split')}{'_shuffled' if is_shuffled(about) else ''}"
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"evaluation-{run.id}-{place}")[:_NAME_LENGTH]
-    artifact = wandb.Artifact(name, type="evaluation", metadata=dict(about))
+    shown = {key: value for key, value in about.items() if key not in FOR_PROGRAMS}
+    artifact = wandb.Artifact(name, type="evaluation", metadata=shown)
 
     tables = {
         "protocols": wandb.Table(*_protocols(summary)),
@@ -64,6 +66,9 @@ def send_evaluation(
         for score, value in scores.items():
             if (known := _known(value)) is not None:
                 run.summary[f"{place}/{protocol}/{score}"] = known
+
+    if stated_backbones(about):
+        run.summary[f"{place}/backbones"] = name_backbones(about)
 
     for path in files:
         if path.is_dir():

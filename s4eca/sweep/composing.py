@@ -3,28 +3,22 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from s4eca.cli.config import conf_dir, flatten
+from s4eca.cli.config import conf_dir
 from s4eca.cli.train_config import compose_quietly
 from s4eca.errors import S4ecaError
-from s4eca.sweep.space import Space, override
-
-LOCAL = (
-    *("name", "resume", "weights_folder", "logger.*", "model.feature_cache"),
-    *("data.root", "data.parts.*.root", "data.cache", "data.num_workers", "data.pin_memory", "data.eval_batch_size"),
-    *("trainer.accelerator", "trainer.enable_progress_bar", "trainer.log_every_n_steps"),
-    *("callbacks.last.*", "callbacks.pictures.*", "callbacks.progress_bar.*"),
-)
-"""Keys that may differ between the machines of a study: where a run works and what it shows, not what it learns."""
+from s4eca.folders import visible
+from s4eca.identity import flatten, settings
+from s4eca.overrides import check_overrides as check_grammar
+from s4eca.overrides import composing_reason, override
+from s4eca.sweep.space import Space
 
 
 def compose_train(overrides: Sequence[str]) -> dict[str, Any]:
@@ -44,9 +38,10 @@ def check_overrides(overrides: Sequence[str], space: Space) -> None:
     Raises:
         S4ecaError: no override at all, a key of Hydra or of a resumed run, or one that the space tries.
     """
+    check_grammar(overrides)
     tried = {axis.key for axis in space.axes}
     for item in overrides:
-        key = _parse(item).key_or_group
+        key = OverridesParser.create().parse_override(item).key_or_group
         if key == "resume" or key.startswith("hydra"):
             raise S4ecaError(f"{item} has no meaning in a sweep; every trial is a new run in a folder of its own.")
         if key in tried:
@@ -85,8 +80,7 @@ def check_space(space: Space, overrides: Sequence[str]) -> dict[str, Any]:
 
 def common(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config's keys and values that all workers of a study must share, as `{"trainer.max_steps": 600}`."""
-    flat = flatten(json.loads(json.dumps(config)))
-    return {key: value for key, value in flat.items() if not any(fnmatchcase(key, local) for local in LOCAL)}
+    return settings(json.loads(json.dumps(config)))
 
 
 def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -94,8 +88,8 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         return compose_quietly(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        message = " ".join(str(error).split()).rstrip(".")
-        raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {message}.") from error
+        reason = composing_reason(error)
+        raise S4ecaError(f"{' '.join(overrides)} cannot be composed with train.yaml: {reason}.") from error
 
 
 def _check_parts(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
@@ -104,15 +98,8 @@ def _check_parts(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
     check_config(config, choices)
 
 
-def _parse(item: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(item)
-    except HydraException as error:
-        raise S4ecaError(f"{item} is no override; they are KEY=VALUE, as for s4eca train.") from error
-
-
 def _check_options(group: str, values: Sequence[Any], where: str) -> None:
-    there = sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
+    there = [path.stem for path in visible(Path(conf_dir()) / group, "*.yaml")]
     for value in values:
         if value is not None and value not in there:
             raise S4ecaError(f"{where}: {group} has no option {value}; there are {', '.join(there)}.")

@@ -1,7 +1,7 @@
 """A search space: a YAML file that says which keys of `train.yaml` are tried, and over which values."""
 
+import io
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,13 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from s4eca.cli.config import conf_dir
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
+from s4eca.overrides import Value, written
+from s4eca.text import read_text
+from s4eca.wording import indefinite
 
 PARTS = {"metric", "direction", "sampler", "pruner", "space"}
 FIELDS = {"float": {"low", "high", "log", "step"}, "int": {"low", "high", "log", "step"}}
-Value = bool | int | float | str | list[Any] | None
 
 
 @dataclass(frozen=True)
@@ -124,23 +127,6 @@ def describe(distribution: BaseDistribution) -> dict[str, Any]:
     return {"type": kind, **values}
 
 
-def override(key: str, value: Value) -> str:
-    """Returns `KEY=VALUE` in Hydra's grammar, which reads it back as the same value."""
-    return f"{key}={_written(value)}"
-
-
-def _written(value: Value) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return repr(value)
-    # words that the grammar would take for another type, or for two values, are quoted
-    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
-    return value if plain else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -149,15 +135,15 @@ def _find(name: str) -> Path:
         return path
     folder = Path(conf_dir()) / "sweep"
     if not (folder / f"{name}.yaml").is_file():
-        there = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        there = ", ".join(path.stem for path in visible(folder, "*.yaml"))
         raise S4ecaError(f"sweep={name} is no search space; there are {there}, or give the path of a .yaml file.")
     return folder / f"{name}.yaml"
 
 
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(read_text(path))), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise S4ecaError(f"{path} cannot be read as a search space: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise S4ecaError(f"{path} is no search space: it needs {', '.join(sorted(PARTS))}.")
@@ -177,7 +163,7 @@ def _axis(key: str, given: Any, where: str) -> Axis:
         raise S4ecaError(f"{where} has type: {kind}, and knows float and int; other values are choices: [A, B].")
     unknown = sorted(map(str, set(given) - FIELDS[kind] - {"type"}))
     if unknown:
-        raise S4ecaError(f"{where} has {', '.join(unknown)}; a {kind} knows low, high, log and step.")
+        raise S4ecaError(f"{where} has {', '.join(unknown)}; {indefinite(kind)} knows low, high, log and step.")
     return Axis(key, _numeric(kind, given, where))
 
 
@@ -186,7 +172,7 @@ def _numeric(kind: str, given: Mapping[str, Any], where: str) -> FloatDistributi
     right: type | tuple[type, ...] = int if kind == "int" else (int, float)
     for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
         if isinstance(value, bool) or not isinstance(value, right):
-            raise S4ecaError(f"{where} has {name}: {value}, where a {kind} is needed.")
+            raise S4ecaError(f"{where} has {name}: {value}, where {indefinite(kind)} is needed.")
     if not isinstance(log, bool):
         raise S4ecaError(f"{where} has log: {log}, where true or false is needed.")
     assert isinstance(low, int | float)
@@ -214,8 +200,8 @@ def _categorical(key: str, given: Mapping[str, Any], where: str) -> Axis:
         if isinstance(choice, dict):
             raise S4ecaError(f"{where} has {choice} among its choices; they are single values, lists or options.")
         if isinstance(choice, list):
-            lists[_written(choice)] = choice
-        single.append(_written(choice) if isinstance(choice, list) else choice)
+            lists[written(choice)] = choice
+        single.append(written(choice) if isinstance(choice, list) else choice)
     if len(set(single)) < len(single):
         raise S4ecaError(f"{where} has the same choice twice: {choices}.")
     return Axis(key, CategoricalDistribution(single), lists)

@@ -9,8 +9,8 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from s4eca.cli.config import flatten
 from s4eca.errors import S4ecaError
+from s4eca.identity import differing, flatten, settings
 from s4eca.sweep.composing import common
 from s4eca.sweep.sampling import build_pruner, build_sampler
 from s4eca.sweep.space import Space
@@ -50,7 +50,8 @@ def join_study(
     theirs = study.user_attrs[RECORD]
     differing = [
         *_differences(flatten(theirs["search"]), flatten(mine["search"]), "the search space's "),
-        *_differences(theirs["config"], mine["config"], ""),
+        # of a study that an earlier version began, without what makes no run another
+        *_differences(settings(theirs["config"]), mine["config"], ""),
     ]
     if differing or study.direction != direction:
         shown = "; ".join(differing[:SHOWN]) + (f"; {len(differing) - SHOWN} more" if len(differing) > SHOWN else "")
@@ -87,5 +88,5 @@ def is_one_too_many(study: optuna.Study, number: int, n_trials: int) -> bool:
 
 
 def _differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], of: str) -> list[str]:
-    keys = [key for key in {**theirs, **mine} if theirs.get(key, "nothing") != mine.get(key, "nothing")]
+    keys = differing(theirs, mine)
     return [f"{of}{key} was {theirs.get(key, 'nothing')} and is {mine.get(key, 'nothing')} now" for key in keys]

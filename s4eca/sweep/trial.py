@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from s4eca.cli.training import train
 from s4eca.errors import S4ecaError
 from s4eca.sweep.composing import compose_train
+from s4eca.sweep.inputs import SameInputs
 from s4eca.sweep.space import Space
 
 
@@ -115,7 +116,7 @@ def train_trial(trial: optuna.Trial, space: Space, overrides: list[str], folder:
         S4ecaError: anything the user can mend.
     """
     pruning = Pruning(trial, space.metric)
-    best = train(compose_train(overrides), folder, None, more=[pruning])
+    best = train(compose_train(overrides), folder, None, more=[SameInputs(trial), pruning])
     if pruning.pruned:
         raise TrialPruned
     if best is None or not math.isfinite(best):

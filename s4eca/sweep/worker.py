@@ -22,8 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from s4eca.errors import S4ecaError
+from s4eca.overrides import override
 from s4eca.stopping import ASKING, requeue
-from s4eca.sweep.space import Space, override
+from s4eca.sweep.space import Space
 from s4eca.sweep.storage import enqueue_again, fail_stale, retried_from
 from s4eca.sweep.study import DONE, count, is_one_too_many
 from s4eca.sweep.trial import Heartbeat, free_memory, train_trial

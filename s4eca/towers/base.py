@@ -153,6 +153,10 @@ class Tower(nn.Module):
         """Returns the module behind `steps[index]`, for methods that replace layers."""
         raise NotImplementedError
 
+    def undecayed(self) -> list[nn.Parameter]:
+        """Returns those that the library's own training leaves without weight decay, vectors (biases, norms) aside."""
+        return []
+
     def step(self, index: int, state: State, tap: Tap) -> State:
         """Runs block `index` and visits its sites."""
         raise NotImplementedError

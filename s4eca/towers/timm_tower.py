@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from s4eca.errors import S4ecaError
@@ -26,6 +27,12 @@ class TimmTower(VisionTower):
         config = self.model.pretrained_cfg
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Returns what the model's `no_weight_decay()` names: tokens, position embeddings, bias tables."""
+        listed = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else ()
+        groups = param_groups_weight_decay(self.model, 1.0, no_weight_decay_list=listed)  # of what is learned
+        return [parameter for group in groups if not group["weight_decay"] for parameter in group["params"]]
 
     def begin(self, image: Tensor) -> State:
         """Normalises (B, 3, S, S) uint8 pixels and embeds them.

@@ -77,6 +77,7 @@ class Capabilities:
         checkpointing: blocks may be recomputed in the backward pass.
         side: it has a side form.
         families: tower families that it fits, None for all.
+        last_words: it learns something that only the final words show, so a fusion must read them.
     """
 
     language: bool
@@ -84,6 +85,7 @@ class Capabilities:
     checkpointing: bool = True
     side: bool = False
     families: frozenset[str] | None = None
+    last_words: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,12 @@ class Width:
         keys: the config keys under `tuning` that are set together, dots for nesting; the first is solved for, the
             others keep their configured ratio to it.
         multiple: what the keys stay multiples of; a tuple names one number per key.
+        least: the first key is at least this many multiples.
     """
 
     keys: tuple[str, ...]
     multiple: int | tuple[int, ...] = 1
+    least: int = 1
 
 
 class TuningMethod(nn.Module):
@@ -145,6 +149,10 @@ class TuningMethod(nn.Module):
         """
         towers: tuple[Tower, ...] = (text, vision)
         return [Walk(tower.kind, step.index) for tower in towers for step in tower.steps]
+
+    def begin(self, words: Tensor, context: Context) -> Carry:
+        """Returns what the carry holds before the first step, given the embedded words (B, L, D)."""
+        return {}
 
     def tap(
         self,

@@ -1,128 +1,204 @@
-"""CoLA, cross-modal LoRA: the expression changes the vision tower's low-rank updates."""
+"""CoLA, cross-modal LoRA: what each encoder sees changes the low-rank updates of the other one, layer by layer."""
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.checks import check_whole
 from s4eca.errors import S4ecaError
-from s4eca.towers.base import Site, Step, TextTower, VisionTower
-from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width
-from s4eca.tuning.lora import Layers, Update, add_updates, find_layers, set_update_mode
+from s4eca.towers.base import Kind, Site, Step, TextTower, VisionTower
+from s4eca.tuning.base import (
+    INSIDE,
+    Capabilities,
+    Carry,
+    Context,
+    Schedule,
+    Scope,
+    TuningMethod,
+    Walk,
+    Width,
+)
+from s4eca.tuning.lora import Update
 
-Branch = Literal["attn", "mlp"]
+LEAST_HIDDEN = 4
+EPSILON = 1e-6  # of the hyper-networks' norms, as in the official code
+
+Pair = tuple[range, range]
 
 
-class LanguageUpdate(nn.Module):
-    """A low-rank map of a branch's input whose r directions the expression scales.
+class Condition:
+    """What the updates of an encoder's block are told while the block runs.
 
-    Args:
-        width: C, channels of the branch.
-        update: its rank, scale and dropout.
-        language: H, width of the hyper-network's hidden vector.
-        language_scale: lambda, weight of the part that the expression changes.
+    Attributes:
+        value: the other modality's mean token (B, C), None outside a block.
     """
 
-    def __init__(self, width: int, update: Update, language: int, language_scale: float) -> None:
-        super().__init__()
-        self.scale, self.language_scale = update.scale, language_scale
-        self.dropout = nn.Dropout(update.dropout)
-        self.down = nn.Linear(width, update.rank, bias=False)
-        # a bias would scale the directions whatever the expression says, which `down` can do already
-        self.phi = nn.Linear(language, update.rank, bias=False)
-        self.up = nn.Linear(update.rank, width, bias=False)
-        nn.init.zeros_(self.up.weight)
+    value: Tensor | None = None
 
-    def forward(self, branch_in: Tensor, language: Tensor) -> Tensor:
-        """Returns what joins the branch, shaped like `branch_in` (B, ..., C); `language` is (B, H)."""
-        phi = self.phi(language).view(len(language), *[1] * (branch_in.ndim - 2), -1)
-        return self.up((self.scale + self.language_scale * phi) * self.down(self.dropout(branch_in)))
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Condition":
+        """Returns an empty one: a copy of a network is in no walk."""
+        return Condition()
+
+
+class CrossModalLinear(nn.Module):
+    """A frozen linear layer with an update within its modality and one across: W x + alpha / r · B A x + s · D Phi C x.
+
+    A and C (r, in) start Kaiming uniform, B and D (out, r) at zero, the learned weight s at alpha / r. Phi (r, r) is
+    made from the condition c by a hyper-network of this layer's own. A layer that holds query, key and value in one has
+    all of it three times, so that it learns what three layers would.
+
+    Args:
+        layer: W and its bias.
+        parts: 3 for query, key and value in one layer, else 1.
+        condition: c, set while the layer's block runs.
+        features: C, width of the condition.
+        update: r, alpha and dropout.
+        reduction: the hyper-network's hidden width is `features / reduction`.
+    """
+
+    def __init__(
+        self, layer: nn.Linear, parts: int, condition: Condition, features: int, update: Update, reduction: int
+    ) -> None:
+        super().__init__()
+        self.layer, self.parts, self.condition = layer, parts, condition
+        self.scale, self.dropout = update.scale, update.dropout
+        downs, ups = (parts * update.rank, layer.in_features), (parts, layer.out_features // parts, update.rank)
+        self.down, self.up = nn.Parameter(torch.empty(downs)), nn.Parameter(torch.zeros(ups))
+        self.cross_down, self.cross_up = nn.Parameter(torch.empty(downs)), nn.Parameter(torch.zeros(ups))
+        for weight in (self.down, self.cross_down):
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        self.cross_scale = nn.Parameter(torch.full((parts,), update.scale))
+        self.hyper = nn.ModuleList(hyper_network(features, update.rank, reduction) for _ in range(parts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, ..., in) to (N, ..., out); N is the batch, or samples times windows, a sample's in a row."""
+        condition = self.condition.value
+        assert condition is not None
+        rows = F.dropout(x, self.dropout, self.training).reshape(len(condition), -1, x.shape[-1])
+        phi = torch.stack([hyper(condition) for hyper in self.hyper], 1) * self.cross_scale[:, None, None]
+        within = self.scale * F.linear(rows, self.down).unflatten(-1, (self.parts, -1))
+        across = F.linear(rows, self.cross_down).unflatten(-1, (self.parts, -1))
+        across = torch.einsum("bnps,bprs->bnpr", across, phi)
+        up = torch.cat([self.up, self.cross_up], -1)
+        update = torch.einsum("bnpr,por->bnpo", torch.cat([within, across], -1), up)
+        return self.layer(x) + update.reshape(*x.shape[:-1], -1)
+
+
+def hyper_network(features: int, rank: int, reduction: int) -> nn.Sequential:
+    """Returns the MLP that makes Phi (B, rank, rank) from a condition (B, features).
+
+    It has at least `LEAST_HIDDEN` hidden values: of one or two, a norm leaves next to nothing of the condition.
+    """
+    hidden = max(LEAST_HIDDEN, features // reduction)
+    return nn.Sequential(
+        nn.Linear(features, hidden),
+        nn.GELU(),
+        nn.LayerNorm(hidden, EPSILON),
+        nn.Linear(hidden, rank * rank),
+        nn.LayerNorm(rank * rank, EPSILON),
+        nn.Unflatten(1, (rank, rank)),
+    )
 
 
 class CoLA(TuningMethod):
-    """Cross-modal low-rank adaptation: h = W x + alpha / rank · B A x + lambda · B Phi(c) A x.
+    """Cross-modal low-rank adaptation (ICML 2026), after what its official code does (peterwisu/CoLA).
 
-    Reconstruction from a digest of the paper (CoLA, 2026: BERT and Swin encoders, Phi made by a hyper-network from
-    pooled tokens c of the other modality); the paper itself was not available. Choices and departures:
+    Every linear layer of all blocks of both encoders becomes a `CrossModalLinear`: a low-rank pair within the modality
+    and a pair across, with a full matrix Phi between them that a hyper-network makes from the other modality. Query,
+    key, value, the attention output and both layers of the MLP have one each.
 
-    - One way only: the text tower runs first and its layers get plain LoRA; the words change the vision tower's
-      updates, the image does not change the text tower's.
-    - A branch (attention or MLP) counts as one linear map: the update runs from the branch's input to its output,
-      beside it, where the paper updates single layers. So it fits towers without attention and Swin V2.
-    - c is the mean of the final words, normalised without learned parameters, since not every tower ends in a norm.
-    - Phi is diagonal: the expression scales each of the rank directions, by rank values instead of rank². The
-      hyper-network is one hidden layer that all updates share and one linear map to rank values for each of them.
+    Both encoders are walked in lockstep, in as many pairs as the shallower one has blocks: ViT-B and BERT-base (12 and
+    12) block by block; of Swin-B's 24 blocks two beside each of BERT's 12 layers; other depths spread evenly, the first
+    pairs the longer. In a pair each side reads the mean token of the other as that enters the pair: pixels without
+    leading tokens and after a stage's downsampling, words without padding.
 
-    B starts at zero, Phi does not. With Swin-B and BERT-base 124,928 · rank + 49,216 parameters (rank 16: 2.05 M,
-    1.05 % of the towers).
+    Departures from the official code:
+
+    - the condition is the same for all layers of a pair; there it is taken anew for the attention output (from the
+      heads) and for the MLP (after the attention), and words are averaged with their padding;
+    - a hyper-network has at least 4 hidden values, for small towers; features / 16 is more from 64 features on;
+    - the official code knows ViT and BERT of 12 blocks; Swin, ConvNeXt and other depths are ours. Swin's patch merging
+      is no block and stays frozen. Where timm takes the weight of query, key and value past the layer (Swin V2), these
+      stay frozen.
+
+    The last text layer is learned through what a fusion makes of the words, as it is there through the decoder: without
+    a fusion it would get no gradient, so one is needed.
+
+    The part within the modality is linear and could be folded into W; the part across depends on every sample, so a
+    CoLA run is no plain network and `s4eca merge` refuses it.
+
+    With ViT-B and BERT-base rank 16 has 17,826,192 parameters, as the official code's layers give; with Swin-B and
+    BERT-base 21,396,552 (10.93 % of the towers). The hyper-networks alone have 40 % and 43 % of that, so a small budget
+    needs a larger `reduction`.
 
     Args:
-        rank: of all updates, text and vision.
-        alpha: the part without language is scaled by `alpha / rank`; None is the rank, so that the scale is 1.
-        language_scale: lambda.
-        hidden: width of the hyper-network's shared layer.
+        rank: of all pairs, at least 2: the norm of a Phi with one element leaves nothing of it.
+        alpha: the part within is scaled by `alpha / rank`, and that across starts so; None is the rank.
+        reduction: features of the condition by hidden values of a hyper-network.
         dropout: of the updates' inputs, active in training.
-        branches: the branches of a vision block that get an update, of `attn` and `mlp`; a block that lacks one does
-            without.
-        text_layers: as in `LoRA`; an empty list leaves the text tower alone.
 
     Raises:
         S4ecaError: a setting that cannot be.
     """
 
     name = "cola"
-    capabilities = Capabilities(language=True)
-    width = Width(("rank",))
+    capabilities = Capabilities(language=True, last_words=True)
+    width = Width(("rank",), least=2)
 
-    def __init__(
-        self,
-        rank: int = 16,
-        alpha: float | None = None,
-        language_scale: float = 1.0,
-        hidden: int = 64,
-        dropout: float = 0.0,
-        branches: Sequence[Branch] = ("attn", "mlp"),
-        text_layers: Layers = "attention",
-    ) -> None:
+    def __init__(self, rank: int = 16, alpha: float | None = 8, reduction: int = 16, dropout: float = 0.0) -> None:
         super().__init__()
-        self.update = Update(rank, alpha, dropout)
-        self.language_scale, self.hidden = language_scale, hidden
-        self.branches, self.text_layers = list(branches), text_layers
-        if not language_scale > 0:
-            raise S4ecaError(
-                f"tuning.language_scale={language_scale} must be above 0; without language in the updates, use "
-                "tuning=lora."
-            )
-        if type(hidden) is not int or hidden < 1:
-            raise S4ecaError(f"tuning.hidden={hidden} cannot be; give a whole number from 1 up.")
-        if not self.branches or set(self.branches) - {"attn", "mlp"}:
-            raise S4ecaError(f"tuning.branches={self.branches} must name attn, mlp, or both.")
+        self.update, self.reduction = Update(rank, alpha, dropout), reduction
+        check_whole("tuning.reduction", reduction)
+        if rank < 2:
+            raise S4ecaError(f"tuning.rank={rank} leaves tuning=cola no matrix across the modalities; give 2 or more.")
+        self.conditions: dict[Kind, Condition] = {"text": Condition(), "vision": Condition()}
 
     def attach(self, text: TextTower, vision: VisionTower, scope: Scope = INSIDE) -> None:
-        """Builds the hyper-network and the vision updates, and replaces the text tower's layers.
+        """Puts `CrossModalLinear` in place of the linear layers, in the vision tower from the start stage on.
 
         Raises:
-            S4ecaError: see `find_layers`, or the vision tower has none of the branches.
+            S4ecaError: a tower has no linear layer in its blocks.
         """
         super().attach(text, vision, scope)
-        layers = find_layers(text, self.text_layers, self.name)
-        places = [(step, [site for site in self.branches if site in step.sites]) for step in scope.steps(vision)]
-        if not any(sites for _, sites in places):
-            raise S4ecaError(
-                f"tuning.branches={self.branches} is in no block of the {vision.family} tower; name both, attn and mlp."
-            )
-        add_updates(text, text.steps, layers, self.update)
-        self.hyper = nn.Sequential(nn.Linear(text.widths[-1], self.hidden), nn.GELU())
-        self.updates = nn.ModuleDict(
-            {
-                str(step.index): nn.ModuleDict(
-                    {site: LanguageUpdate(step.width, self.update, self.hidden, self.language_scale) for site in sites}
+        learned = {step.index for step in scope.steps(vision)}
+        self.pairs = lockstep(len(text.steps), len(vision.steps))
+        for tower in (text, vision):
+            if not (*tower.attention_layers, *tower.mlp_layers):
+                raise S4ecaError(
+                    f"tuning=cola updates linear layers, and the blocks of this {tower.family} tower have none; choose "
+                    f"another {tower.kind} tower or another tuning."
                 )
-                for step, sites in places
-                if sites
-            }
-        )
+        for layers, blocks in self.pairs:
+            for layer in layers:
+                self._replace(text, layer, vision.steps[blocks[0]].width)
+            for block in blocks:
+                if block in learned:
+                    self._replace(vision, block, text.steps[layers[0]].width)
+
+    def _replace(self, tower: TextTower | VisionTower, index: int, features: int) -> None:
+        block = tower.block(index)
+        for name in (*tower.attention_layers, *tower.mlp_layers):
+            layer = block.get_submodule(name)
+            assert isinstance(layer, nn.Linear)
+            parts = 3 if name.endswith("qkv") else 1
+            condition = self.conditions[tower.kind]
+            block.set_submodule(name, CrossModalLinear(layer, parts, condition, features, self.update, self.reduction))
+
+    def schedule(self, text: TextTower, vision: VisionTower) -> Schedule:
+        """Walks pair by pair, the vision tower's part first."""
+        return [
+            walk
+            for layers, blocks in self.pairs
+            for walk in (*(Walk("vision", block) for block in blocks), *(Walk("text", layer) for layer in layers))
+        ]
+
+    def begin(self, words: Tensor, context: Context) -> Carry:
+        """Notes the mean of the embedded words, which the first vision blocks read."""
+        return {"words": _mean_word(words, context)}
 
     def tap(
         self,
@@ -133,27 +209,39 @@ class CoLA(TuningMethod):
         context: Context,
         carry: Carry,
     ) -> tuple[Tensor, Carry]:
-        """Reads the final words, and adds an update to each branch of the vision tower that has one."""
-        if step.tower == "text":
-            if site == "stage_out":
-                kept = context.word_mask[..., None]
-                mean = x.masked_fill(~kept, 0).sum(1) / kept.sum(1)
-                carry = {**carry, "language": self.hyper(F.layer_norm(mean, mean.shape[-1:]))}
-        elif branch_in is not None and str(step.index) in self.updates:
-            updates = self.updates[str(step.index)]
-            if site in updates:  # type: ignore[operator]  # a ModuleDict
-                x = x + updates[site](branch_in, carry["language"])  # type: ignore[index]
+        """Notes the mean tokens at the ends of pairs, and tells the layers of a block that of the other modality."""
+        condition = self.conditions[step.tower]
+        if site == "in":
+            if step.tower == "vision" and any(step.index == blocks[0] for _, blocks in self.pairs):
+                carry = {**carry, "pixels": x.flatten(1, -2)[:, step.prefix :].mean(1)}
+            condition.value = carry["words" if step.tower == "vision" else "pixels"]
+        elif site == "out":
+            condition.value = None
+            if step.tower == "text" and any(step.index == layers[-1] for layers, _ in self.pairs):
+                carry = {**carry, "words": _mean_word(x, context)}
         return x, carry
 
-    def language_enters(self, vision: VisionTower) -> int:
-        """Returns the first block with an update."""
-        return min(map(int, self.updates))
-
-    def before_language(self) -> list[nn.Module]:
-        """Returns what reads the words; the text tower's updates are in the tower."""
-        return [self.hyper]
-
     def set_mode(self, text: TextTower, vision: VisionTower, training: bool) -> None:
-        """Of the towers, only the text updates' own dropout follows `training`."""
-        vision.eval()
-        set_update_mode(text, training)
+        """Of the towers, only the updates' own dropout follows `training`."""
+        for tower in (text, vision):
+            tower.eval()
+            for module in tower.modules():
+                if isinstance(module, CrossModalLinear):
+                    module.training = training
+
+
+def lockstep(layers: int, blocks: int) -> list[Pair]:
+    """Splits the text tower's layers and the vision tower's blocks into as many parts as the shallower one has.
+
+    Returns:
+        For each pair its text layers and its vision blocks, in order.
+    """
+    count = min(layers, blocks)
+    ends = [(-(-place * layers // count), -(-place * blocks // count)) for place in range(count + 1)]
+    return [(range(a, b), range(c, d)) for (a, c), (b, d) in pairwise(ends)]
+
+
+def _mean_word(words: Tensor, context: Context) -> Tensor:
+    """Returns the mean (B, D) of words (B, L, D) that are no padding."""
+    kept = context.word_mask[..., None]
+    return words.masked_fill(~kept, 0).sum(1) / kept.sum(1)

@@ -22,6 +22,7 @@ from s4eca.weights.sources import (
     read_state,
     unreachable,
 )
+from s4eca.wording import indefinite
 
 # config group option of `text` for each model type
 TEXT_CONFIGS = {"bert": "bert_base", "roberta": "roberta_base", "distilbert": "distilbert_base", "clip": "clip_base"}
@@ -110,8 +111,8 @@ def load_transformers(
     if weights != HUB and Path(where).is_file():
         if convert is None:
             raise S4ecaError(
-                f"{key}.weights={weights} is a single file, and a {_family(library)} {kind} needs the config beside "
-                "its weights; give a folder that save_pretrained wrote."
+                f"{key}.weights={weights} is a single file, and {indefinite(_family(library))} {kind} needs the config "
+                "beside its weights; give a folder that save_pretrained wrote."
             )
         fields, state = convert(where, read_state(Path(where)))
         model = _untrained(key, library, seed, fields, attention, build)
@@ -216,4 +217,4 @@ def _other_family(
     else:
         remedy = f"give weights of one with {key}.weights=PATH"
     does = "walks" if kind == "tower" else "reads the weights of"
-    return f"{where} is a {found} model, and this {kind} {does} {_family(library)} models; {remedy}."
+    return f"{where} is {indefinite(found)} model, and this {kind} {does} {_family(library)} models; {remedy}."

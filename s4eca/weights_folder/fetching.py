@@ -14,6 +14,7 @@ from huggingface_hub.utils import WeakFileLock
 from s4eca.cache import readable
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
+from s4eca.folders import visible
 from s4eca.weights.sources import first_line
 from s4eca.weights_folder.manifest import MANIFEST, UNFINISHED, Kept, Record, hash_file, read_folder
 from s4eca.weights_folder.needs import TOKENIZER, Need
@@ -107,8 +108,7 @@ def choose_files(need: Need, siblings: dict[str, RepoSibling]) -> list[str]:
 def _check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise S4ecaError(f"out={folder} is a file; give a folder.")
-    strange = folder.is_dir() and any(path.name != UNFINISHED for path in folder.iterdir())
-    if strange and not (folder / MANIFEST).is_file():
+    if visible(folder) and not (folder / MANIFEST).is_file():
         raise S4ecaError(f"out={folder} holds something else; give a new folder, or one that a fetch has filled.")
 
 

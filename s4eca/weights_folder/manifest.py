@@ -9,6 +9,9 @@ from typing import Any
 
 from s4eca.errors import S4ecaError
 from s4eca.files import write_text
+from s4eca.folders import visible
+from s4eca.overrides import shell_word
+from s4eca.text import read_json
 
 MANIFEST, UNFINISHED = "manifest.json", ".fetching"
 FORM = 1  # of the manifest; another number is not read
@@ -65,7 +68,8 @@ class Kept:
             S4ecaError: it is missing, or is another file.
         """
         said, path = self.records[repository].files[file], self.home(repository) / file
-        again = f"fetch it again with `s4eca weights fetch out={self.folder} …`, where the hub can be reached"
+        fetch = f"s4eca weights fetch {shell_word('out', self.folder)} …"
+        again = f"fetch it again with `{fetch}`, where the hub can be reached"
         if not path.is_file():
             raise S4ecaError(f"{path} is in the manifest and not there; {again}.")
         size = path.stat().st_size
@@ -85,7 +89,7 @@ class Kept:
         """Returns the files in a repository's folder that the manifest does not name."""
         home = self.home(repository)
         known = self.records[repository].files.keys()
-        there = sorted(path for path in home.rglob("*") if path.is_file())
+        there = [path for path in visible(home, "**/*") if path.is_file()]
         return [path for path in there if path.relative_to(home).as_posix() not in known]
 
 
@@ -117,7 +121,7 @@ def read_folder(folder: str | Path, setting: str = "weights_folder=") -> Kept:
             "`s4eca weights fetch out=FOLDER` wrote."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["form"] != FORM:
             raise ValueError(f"its form is {content['form']}, not {FORM}")
         records = {str(name): Record(**values) for name, values in content["repositories"].items()}
@@ -165,8 +169,8 @@ def verify_folder(kept: Kept, tell: Callable[[Path, str], None]) -> list[str]:
                 wrong.append(f"{state}: {path.relative_to(kept.folder)} ({str(error).partition(';')[0]})")
             tell(path, state)
     homes = {kept.home(name).name for name in kept.records}
-    for path in sorted(kept.folder.iterdir()):
-        if path.name not in {MANIFEST, UNFINISHED, *homes}:
+    for path in visible(kept.folder):
+        if path.name not in {MANIFEST, *homes}:
             wrong.append(f"unknown: {path.relative_to(kept.folder)}")
     for name in sorted(kept.records):
         wrong += [f"unknown: {path.relative_to(kept.folder)}" for path in kept.unknown(name)]

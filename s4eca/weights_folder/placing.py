@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from s4eca.errors import S4ecaError
+from s4eca.overrides import shell_word
 from s4eca.weights.sources import is_hollow
 from s4eca.weights_folder.manifest import MANIFEST, Kept
 from s4eca.weights_folder.needs import Need, own_needs
@@ -32,7 +33,8 @@ def locate(kept: Kept, need: Need) -> Path:
         what = need.part if need.part in ("weights", "tokenizer") else need.part.rpartition("/")[2]
         raise S4ecaError(
             f"weights_folder={kept.folder} lacks {what} of {need.repository}, which {need.setting} asks for; add it "
-            f"with `s4eca weights fetch out={kept.folder} …` and the training's words, where the hub can be reached."
+            f"with `s4eca weights fetch {shell_word('out', kept.folder)} …` and the training's words, where the hub "
+            "can be reached."
         )
     for file in () if is_hollow() else files:  # nothing of them is read on the meta device
         kept.check(need.repository, file)

@@ -1,6 +1,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -68,6 +69,20 @@ def test_errors_give_status_1_and_names(root):
     assert call("audit", root, "--no-pixels").exit_code == 0
 
 
+def test_images_of_more_bits_are_named_or_read_by_their_depth(root, tmp_path):
+    for path in (root / IMAGES).iterdir():
+        with Image.open(path) as image:
+            deep = np.asarray(image.convert("L")).astype(np.uint16) * 16
+        Image.fromarray(deep).save(path, format="PNG")
+    text = words(call("audit", root).stdout)
+    assert "error 8 unusable-image" in text
+    assert "8 bits" in text
+    assert call("audit", root, "--depth", 12).exit_code == 0
+    for depth, drawn in ((8, False), (12, True)):
+        call("show", root, "--out", tmp_path / "shown.html", "--size", 32, "--depth", depth)
+        assert ("cannot be decoded" not in (tmp_path / "shown.html").read_text()) is drawn
+
+
 def test_json_on_standard_output_is_nothing_but_json(root):
     (root / IMAGES / "00101.jpg").unlink()
     result = call("audit", root, "--json", "-")
@@ -123,10 +138,16 @@ def test_a_root_that_is_not_there_is_status_2(monkeypatch, capsys):
     assert "neither a folder nor a file /nowhere" in refused(monkeypatch, capsys, "audit", "/nowhere")
 
 
-def test_show_draws_and_prints_the_path(root, tmp_path):
+def test_show_says_first_where_it_draws(root, tmp_path, monkeypatch):
     out = tmp_path / "eight.png"
-    result = call("show", root, "--out", out, "--size", 64)
-    assert result.stdout.strip() == str(out)
+    (line,) = call("show", root, "--out", out, "--size", 64).stdout.splitlines()
+    assert line.endswith(f"samples go to {out}")
+    monkeypatch.chdir(tmp_path)
+    first = call("show", root.resolve(), "--size", 64).stdout.splitlines()[0]
+    assert "samples go to samples.png" in first
+    assert "--out FILE" in first
+    assert (tmp_path / "samples.png").read_bytes() == out.read_bytes()
+    assert "samples.png" in call("show", "--help").stdout
     with Image.open(out) as sheet:
         assert sheet.width == 4 * 74 + 10
     few = tmp_path / "few.png"

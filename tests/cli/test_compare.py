@@ -41,9 +41,10 @@ def test_it_prints_percent_with_signs_for_every_protocol(app, runs):
     folder, a, b = runs
     printed = invoke(app, str(folder / "a"), str(folder / "b" / "samples.parquet"))
     lines = printed.splitlines()
-    assert lines[0] == f"A: one, seed 3 ({folder / 'a'})"
-    assert lines[1] == f"B: two ({folder / 'b' / 'samples.parquet'})"
-    assert lines[2] == "44 samples on 22 images; 2,000 bootstrap replicates over images, seed 0"
+    assert lines[0] == f"A: one, backbone not stated, seed 3 ({folder / 'a'})"
+    assert lines[1] == f"B: two, backbone not stated ({folder / 'b' / 'samples.parquet'})"
+    assert lines[2] == "They differ in name (one; two), seed (3; none)."
+    assert lines[3] == "44 samples on 22 images; 2,000 bootstrap replicates over images, seed 0"
     comparison = pair(a, b)
     rows = [line.split() for line in lines]
     assert ["%", "A", "B", "B", "-", "A", "95%", "from", "to", "≤", "0", "p"] in rows
@@ -56,7 +57,7 @@ def test_it_prints_percent_with_signs_for_every_protocol(app, runs):
         assert ["mIoU", *percent, *signed, f"{score.not_positive:.4f}", f"{score.p:.4f}"] in rows
         assert signed[0].startswith("+")
     assert [row[0] for row in rows if row].count("N-acc") == 3
-    assert max(len(line) for line in lines[3:]) <= 80
+    assert max(len(line) for line in lines[4:]) <= 80
 
 
 def test_options_reach_the_comparison_and_the_file(app, runs):

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from s4eca.cli.config import apply_overrides, conf_dir, run_folder
-from s4eca.cli.eval import default_folder, merge, recipe
+from s4eca.cli.eval import default_folder, merge
 from s4eca.cli.evaluating import Options
 from s4eca.errors import S4ecaError
 
@@ -58,7 +58,7 @@ def test_overrides_change_single_known_keys():
 def test_an_evaluation_is_the_checkpoints_config_where_nothing_is_said():
     # but for the caches and the logger of the machine that trained, and for what would leave samples out
     data, trainer = {**TRAINED["data"], "cache": None}, {**TRAINED["trainer"], "limit_test_batches": 1.0}
-    trainer |= {"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False}  # it runs in processes of its own
+    trainer |= {"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False, "fast_dev_run": False}
     changed = {"data": data, "trainer": trainer, "logger": {}, "model": {"lr": 1e-4, "feature_cache": None}}
     assert merge(TRAINED, OmegaConf.create(NOTHING)) == {**TRAINED, **changed}
 
@@ -97,6 +97,14 @@ def test_results_go_beside_the_checkpoints_of_a_run():
     assert default_folder(Path("mine.ckpt"), "joint", Options(shuffled=3)) == Path("eval/mine_joint_test_shuffled")
 
 
+def test_results_of_shared_folders_with_dots_in_their_names_go_to_places_of_their_own():
+    places = {name: default_folder(Path("shared") / name, "rrsis_d", Options()) for name in ("v1.2", "v1.3", "v1")}
+    assert places["v1.2"] == Path("shared/eval/v1.2_rrsis_d_test")
+    assert len(set(places.values())) == 3
+    remote = [default_folder(Path(f"cache/{v}"), "rrsis_d", Options(), f"hf:me/repo/{v}") for v in ("v1.2", "v1.3")]
+    assert remote[0] != remote[1]
+
+
 @pytest.mark.parametrize("wrong", [{"predictions": "tiff"}, {"pictures": -1}, {"bootstrap": -5}, {"pictures": 1.5}])
 def test_options_that_cannot_be_are_refused(wrong):
     with pytest.raises(S4ecaError, match=next(iter(wrong))):
@@ -106,24 +114,3 @@ def test_options_that_cannot_be_are_refused(wrong):
 def test_a_shuffling_seed_that_cannot_be_is_refused():
     with pytest.raises(S4ecaError, match="seed=abc"):
         Options(shuffled="abc")
-
-
-def test_a_recipe_is_what_seeds_share_and_other_settings_change():
-    config = {**TRAINED, "seed": 1, "model": {"lr": 1e-4}, "init_from": None}
-    elsewhere = {
-        **config,
-        "seed": 2,
-        "data": {**TRAINED["data"], "root": "new", "cache": "mine", "seed": 2},
-        "vision": {**TRAINED["vision"], "weights": "here"},
-    }
-    assert recipe(elsewhere) == recipe(config)
-    for changed in (
-        {"model": {"lr": 2e-4}},
-        {"data": {**TRAINED["data"], "batch_size": 8}},
-        {"trainer": {**TRAINED["trainer"], "max_steps": 9}},
-        {"trainer": {**TRAINED["trainer"], "devices": 2}},
-        {"vision": {**TRAINED["vision"], "seed": 2}},
-        {"callbacks": {"ema": {"decay": 0.99}}},
-        {"init_from": "other.ckpt"},
-    ):
-        assert recipe({**config, **changed}) != recipe(config)

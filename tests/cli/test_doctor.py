@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from s4eca.cli.doctor import doctor
 from s4eca.doctor.facts import Disk, Facts, Gpu, Hub, Run, Torch, Wandb, Wanted
 from s4eca.doctor.gathering import _wandb as look_for_login
-from s4eca.doctor.gathering import cached_parts, disk, packages, requirements
+from s4eca.doctor.gathering import cached_parts, cpu_has_bf16, disk, packages, requirements
 from s4eca.doctor.machine import check_machine
 from s4eca.doctor.packages import check_packages
 from s4eca.doctor.planning import _by_name, named_paths, plan_run
@@ -116,6 +116,8 @@ NO_GPU = Torch(None, "13.0", ())
         (SOUND, "ok", "PyTorch sees A100 (80.0 GiB)."),
         (machine(torch=replace(NO_GPU, gpus=(T4,))), "warning", "T4 has no bf16 units (compute capability 7.5)"),
         (machine(torch=NO_GPU), "ok", "there is none; the demo and tests run on the CPU"),
+        (machine(torch=NO_GPU), "ok", "the CPU has no bf16 instructions"),
+        (machine(torch=NO_GPU, cpu_bf16=True), "ok", "the CPU has bf16 instructions"),
         (machine(torch=NO_GPU, driver=("A100, driver 470.1",)), "warning", "cannot use it (A100, driver 470.1)"),
         (machine(torch=Torch(None, None), driver=("A100",)), "warning", "this torch is built for CPUs"),
         (
@@ -209,7 +211,8 @@ OFFLINE = machine(hub=Hub(True))
             "warning",
             "trainer.precision=16-mixed model.segmenter.tower_dtype=fp32 model.fused_optimizer=false.",
         ),
-        (SOUND, changed(trainer__accelerator="cpu"), "warning", "bf16-mixed is slow on most CPUs"),
+        (SOUND, changed(trainer__accelerator="cpu"), "warning", "bf16-mixed is slow on this CPU"),
+        (machine(torch=NO_GPU), changed(trainer__accelerator="auto"), "warning", "bf16-mixed is slow on this CPU"),
         (
             SOUND,
             changed(trainer__accelerator="cpu", trainer__precision="16-mixed"),
@@ -249,6 +252,35 @@ OFFLINE = machine(hub=Hub(True))
 def test_a_run(facts, run, level, says):
     (finding,) = [one for one in check_run(facts, run) if says in one.says]
     assert finding.level == level
+
+
+def test_a_cpu_with_bf16_is_not_warned_of():
+    fast = machine(torch=NO_GPU, cpu_bf16=True)
+    for precision in ("bf16-mixed", "bf16-true", "bf16"):
+        run = changed(trainer__accelerator="auto", trainer__precision=precision)
+        assert "precision" not in {finding.about for finding in check_run(fast, run)}
+        (slow,) = [one for one in check_run(replace(fast, cpu_bf16=False), run) if one.about == "precision"]
+        assert slow.level == "warning"
+    half = changed(trainer__accelerator="auto", trainer__precision="16-mixed")
+    (finding,) = [one for one in check_run(fast, half) if one.about == "precision"]
+    assert "bf16-mixed or 32-true" in finding.says
+    assert "bf16" not in {finding.about for finding in check_machine(SOUND)}, "with a GPU the CPU's do not matter"
+
+
+@pytest.mark.parametrize(
+    ("line", "fast"),
+    [
+        ("flags\t\t: fpu sse2 avx avx2 fma", False),
+        ("flags\t\t: fpu avx2 avx512f avx512bw avx512_vnni", False),
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 avx512_vnni", True),
+        ("flags\t\t: fpu avx2 amx_bf16 amx_tile", True),
+        ("Features\t: fp asimd sve i8mm bf16", True),
+        ("Features\t: fp asimd evtstrm aes", False),
+        ("", False),
+    ],
+)
+def test_the_flags_of_a_cpu(line, fast):
+    assert cpu_has_bf16(f"processor\t: 0\nvendor_id\t: bf16\n{line}\nbugs\t: spectre\n") == fast
 
 
 def test_image_sizes():
@@ -340,6 +372,8 @@ def test_what_is_looked_at(tmp_path):
         path = tmp_path / "hub" / f"models--{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    (tmp_path / "hub" / "models--e" / "snapshots").joinpath(".DS_Store").touch()
+    (tmp_path / "hub" / "models--h" / "snapshots" / "1" / "._model.safetensors").touch()
     (tmp_path / "hub" / "models--h" / "snapshots" / "1" / "model.bin").symlink_to("interrupted")
     assert cached_parts({"HF_HOME": str(tmp_path)}, tmp_path) == {
         "a/b": ("model.safetensors", "weights"), "e": ("tokenizer",), "f/g": ("deep/clip.pt", "weights"),

@@ -102,6 +102,8 @@ def test_an_evaluation_gives_the_same_scores(trained, merged, tmp_path, monkeypa
     assert plain["protocols"] == direct["protocols"]
     assert direct["protocols"]["lavt"]["mIoU"] > 0
     assert [about["about"]["tuning"] for about in metrics] == ["lora", "frozen"]
+    assert plain["about"]["merged_from"] == "lora"
+    assert plain["about"]["backbones"] == direct["about"]["backbones"], "those that were trained on"
     assert direct["about"]["method_share"] > plain["about"]["method_share"] == 0
 
 
@@ -136,6 +138,45 @@ def test_a_shared_folder_and_other_places_of_the_base_weights(trained, merged, t
     with pytest.raises(S4ecaError, match="was trained on vision weights"):
         merge(read, tmp_path / "other", vision_weights=str(tmp_path / "base.safetensors"))
     assert network.method.name == "lora"
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(*arguments):
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert isinstance(result.exception, S4ecaError)
+    return str(result.exception)
+
+
+def test_a_merged_and_a_shared_folder_do_not_mix(trained, merged, tmp_path):
+    folder = tmp_path / "merged"
+    shutil.copytree(merged[0], folder)
+    (folder / "README.md").write_text("a model card")
+    before = contents(folder)
+    said = refused("share", trained[1], folder)
+    assert all(word in said for word in (str(folder), "vision.safetensors", "text", "new folder"))
+    shared = share(read_checkpoint(trained[1]), tmp_path / "shared")
+    assert "new or empty folder" in refused("merge", trained[1], shared)
+    assert "brings its own weights" in refused("share", folder, tmp_path / "again")
+    assert "brings its own weights" in refused("share", folder, shared)
+    assert "is a file" in refused("share", trained[1], folder / "README.md")
+    assert contents(folder) == before
+    assert not (tmp_path / "again").exists()
+    load_learned(rebuilt(folder), read_checkpoint(folder))
+    (shared / "README.md").write_text("a model card")
+    share(read_checkpoint(trained[1]), shared)
+    assert set(contents(shared)) == {"README.md", "head.safetensors", "method.safetensors", "s4eca.json"}
+
+
+def test_weights_that_an_earlier_version_has_left_in_a_shared_folder_are_not_taken(trained, merged, tmp_path):
+    folder = share(read_checkpoint(trained[1]), tmp_path / "shared")
+    shutil.copy(merged[0] / "vision.safetensors", folder)
+    shutil.copytree(merged[0] / "text", folder / "text")
+    read = read_checkpoint(folder)
+    assert [read.config[tower]["weights"] for tower in ("vision", "text")] == ["random", "random"]
+    load_learned(build_module(read.config).segmenter, read)
 
 
 def test_other_methods_cannot_be_merged(tmp_path):

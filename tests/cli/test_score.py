@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -83,14 +84,19 @@ def test_the_order_of_arguments_does_not_matter(tmp_path, root, predictions):
 
 def test_a_folder_gets_everything(tmp_path, root, predictions):
     folder = tmp_path / "eval"
-    run(predictions, "data=rrsis_d", f"data.root={root}", "bootstrap=0", "name=mine", "seed=3", "--folder", folder)
+    stated = ("made_by.tuning=lora", "made_by.vision=Swin-B", "made_by.text=BERT-base")
+    data = ("data=rrsis_d", f"data.root={root}")
+    run(predictions, *data, "bootstrap=0", "name=mine", "seed=3", *stated, "--folder", folder)
     assert {path.name for path in folder.iterdir()} == {"metrics.json", "metrics.csv", "samples.parquet"}
     evaluation = read_evaluation(folder)
     assert [sample.id for sample in evaluation.samples] == [str(id) for id in TEST_IDS]
     assert [sample.size for sample in evaluation.samples] == [(HEIGHT, WIDTH)] * 3
     assert [sample.area for sample in evaluation.samples] == [54] * 3
     assert evaluation.rows["original"][:, 1].tolist() == [54, 54, 0]
-    assert (evaluation.about["name"], evaluation.about["seed"]) == ("mine", 3)
+    about = evaluation.about
+    assert (about["name"], about["seed"], about["tuning"]) == ("mine", 3, "lora")
+    assert about["backbones"] == {"vision": {"name": "Swin-B"}, "text": {"name": "BERT-base"}}
+    assert about["predictions_sha256"] == hashlib.sha256(predictions.read_bytes()).hexdigest()
 
 
 def test_at_input_size(tmp_path, root):
@@ -135,7 +141,7 @@ def test_paths_are_told_from_overrides(tmp_path):
         (["data=absent"], "absent"),
         ([], "You must specify 'data'"),
         (["data=rrsis_d", "data.roots=x"], "roots"),
-        (["data=rrsis_d", "data.root=[x"], "cannot be composed"),
+        (["data=rrsis_d", "data.root=[x"], "root=.x has characters"),
         (["data=checkpoint"], "data=checkpoint belongs to eval.py"),
         (["data=rrsis_d", "image_size=0"], "image_size=0"),
         (["data=rrsis_d", "image_size=large"], "image_size=large"),

@@ -37,6 +37,11 @@ def test_an_evaluation_writes_what_a_checkpoints_does(data, tmp_path, capsys):
     metrics = json.loads((out / "metrics.json").read_text())
     about = metrics["about"]
     assert about["name"] == "DGL-RSIS (our re-implementation), random weights"
+    models = about["backbones"]
+    assert [models[role]["source"] for role in ("CLIP", "grounding")] == ["random:0", "random:0"]
+    assert models["CLIP"]["sha256"] == about["parts"]["regions"]["clip"]["weights"]
+    assert models["grounding"]["sha256"] == about["parts"]["grounding"]["model"]["weights"]
+    assert models["proposer"] == {"name": "Felzenszwalb + Slic"}, "which has no weights"
     assert about["parts"]["selector"]["alpha"] == 0.6
     assert about["parts"]["regions"]["eps"] == 0.1, "a default that is not written out"
     assert about["proposals_per_image"] > 1
@@ -46,6 +51,7 @@ def test_an_evaluation_writes_what_a_checkpoints_does(data, tmp_path, capsys):
     assert metrics["protocols"]["original"]["n"] == 4
     page = (out / "report.html").read_text()
     assert "our re-implementation" in page
+    assert "tiny (random weights, seed 0), sha256 " + models["CLIP"]["sha256"][:12] in page
     assert "proposals" in page
     assert "activation" in page
     pictures = sorted(path.name for path in (out / "pictures").iterdir())

@@ -5,7 +5,7 @@ import re
 
 COLUMNS = {"left": 0, "": 1, "right": 2}
 ROWS = {"upper": 0, "top": 0, "": 1, "middle": 1, "lower": 2, "bottom": 2}
-DETERMINER = r"(?:The|A)"
+DETERMINER = r"(?:The|A(?= [^aeiou])|An(?= [aeiou]))"
 NOUN = (
     r"(?:(?P<size{n}>small|large) )?(?:(?P<colour{n}>red|orange|green|blue|white|gray) )?"
     r"(?P<kind{n}>ship|vehicle|airplane|storage tank|tennis court|baseball field|windmill|chimney)"

@@ -153,7 +153,7 @@ def test_strict_counts_reach_every_part(tmp_path):
         ({"splits": 3}, "splits=3 is no list"),
         ({"layout": ["refsegrs"]}, "needs a root and a layout"),
         ({"root": 3}, "needs a root and a layout"),
-        ({"dataset": "x"}, r"has no option dataset: it has layout, root, repeat, splits, and what"),
+        ({"dataset": "x"}, r"has no option dataset: it has layout, root, repeat, splits, threshold, and what"),
         ({"batch_size": 3}, "has no option batch_size.*set once"),
     ],
 )

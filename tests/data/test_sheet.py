@@ -60,6 +60,12 @@ def test_boxes_are_drawn_when_asked_for(tmp_path):
     assert not painted(drawn, BOX).any()
 
 
+def test_a_box_far_beyond_the_picture_is_drawn_at_once(tmp_path):
+    """Pillow walks along an outline, and a box of 1e14 pixels has a long one."""
+    drawn, _ = draw_sample(record(tmp_path, bbox=[10, 10, 1e14, 1e14]), 64, "xywh")
+    assert painted(drawn, BOX)[10, 12:].any()
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -48,6 +48,15 @@ def test_the_classes_of_each_dataset_in_order(name, classes):
     assert knowledge.prompts("P3").keys() == set(classes)
 
 
+def test_a_byte_order_mark_is_none_of_the_first_key_and_other_encodings_are_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE.lstrip(), encoding="utf-8-sig")
+    assert [entry.name for entry in Knowledge.load(path).classes] == ["storage_tank", "dam"]
+    path.write_text(FILE.replace("oil tank", "油罐"), encoding="gbk")
+    with pytest.raises(S4ecaError, match=r"mine\.yaml .*probably GBK .*iconv"):
+        Knowledge.load(path)
+
+
 @pytest.mark.parametrize("name", available())
 def test_every_file_of_the_package_can_be_used(name):
     knowledge = Knowledge.load(name)

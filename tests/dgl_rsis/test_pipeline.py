@@ -39,6 +39,18 @@ def test_together_and_one_by_one_agree(pipeline):
         )
 
 
+def test_a_module_in_train_mode_leaves_the_models_in_evaluation_mode():
+    """What Lightning does to everything that it trains beside it; CLIP's attention would drop half."""
+    pipeline = tiny_pipeline()
+    pipeline.regions.clip.model.text_model.encoder.layers[0].self_attn.dropout = 0.5
+    before = pipeline.evidence(view(size=(40, 56)), EXPRESSIONS[:1])[0].sentence
+    pipeline.train()
+    for part in (pipeline.proposer, pipeline.regions, pipeline.grounding):
+        assert not any(module.training for module in part.modules())
+    pipeline.stages = tiny_pipeline().stages.__class__(pipeline.proposer, pipeline.regions, pipeline.grounding)
+    np.testing.assert_array_equal(pipeline.evidence(view(size=(40, 56)), EXPRESSIONS[:1])[0].sentence, before)
+
+
 def test_evidence_is_what_its_parts_say(pipeline):
     scene = view(size=(40, 56))
     (evidence,) = pipeline.evidence(scene, ["the red ship on the left of the windmill"])

@@ -1,3 +1,4 @@
+import io
 import json
 import tempfile
 import tracemalloc
@@ -309,6 +310,23 @@ def test_stacks_that_do_not_fit(tmp_path):
     assert "The ids of" in refused(path)
 
 
+def header(dtype: str, *shape: int) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def test_headers_that_promise_too_much_are_not_made_room_for(tmp_path):
+    path = tmp_path / "p.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("7.npy", header("|b1", 10**6, 10**6))
+    assert "pixels that an image may have" in bad_mask(path, "7")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ids.npy", header("<U9", 10**12))
+        archive.writestr("masks.npy", header("|b1", 2, 2, 3) + bytes(12))
+    assert "no readable masks and ids (it ends early)" in refused(path)
+
+
 GOOD = {"size": [2, 3], "counts": [2, 1, 1, 2]}
 
 
@@ -325,6 +343,9 @@ GOOD = {"size": [2, 3], "counts": [2, 1, 1, 2]}
         ({**GOOD, "counts": 6}, "its counts are neither text nor a list"),
         ({**GOOD, "counts": [7, -1]}, "its counts are not whole numbers"),
         ({**GOOD, "counts": [2, 1, 1, 1]}, "its counts do not add up to 2x3 pixels"),
+        ({**GOOD, "counts": [2**63, 2**63, 6]}, "its counts do not add up to 2x3 pixels"),  # modulo 2**64 they do
+        ({**GOOD, "counts": [True, 5]}, "its counts are not whole numbers"),
+        ({"size": [10**6, 10**6], "counts": [10**12]}, "its size [1000000, 1000000] is above"),
     ],
 )
 def test_json_that_holds_no_rle(tmp_path, entry, reason):
@@ -332,6 +353,25 @@ def test_json_that_holds_no_rle(tmp_path, entry, reason):
     message = refused(path)
     assert "1 of 3 entries" in message
     assert f"8: {reason}" in message
+
+
+def test_byte_order_marks_and_other_encodings(tmp_path):
+    """As Windows' editors and its shell's `>` write files."""
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"7": GOOD, "\ufeff8": GOOD}), encoding="utf-8-sig")
+    assert list(read_predictions(path)) == ["7", "8"]
+    path.write_text(json.dumps({"7": GOOD}), encoding="utf-16")
+    assert "iconv -f UTF-16 -t UTF-8" in refused(path)
+
+
+def test_hidden_files_beside_predictions(tmp_path):
+    write_png(tmp_path / "masks" / "7.png", np.zeros((2, 3), np.uint8))
+    for litter in ("._7.png", ".DS_Store", "Thumbs.db", ".old/8.png", "__MACOSX/9.png"):
+        (tmp_path / "masks" / litter).parent.mkdir(exist_ok=True)
+        (tmp_path / "masks" / litter).write_bytes(b"")
+    assert list(read_predictions(tmp_path / "masks")) == ["7"]
+    with pytest.raises(S4ecaError, match=r"other things than PNG files \(.*\.DS_Store"):
+        write_predictions(tmp_path / "masks", "png", [])
 
 
 def test_a_hundred_bad_entries_are_counted(tmp_path):
@@ -354,7 +394,7 @@ def test_json_of_another_structure(tmp_path):
     assert "holds a JSON list" in refused(write_json(tmp_path / "p.json", [GOOD]))
     assert "holds a JSON str" in refused(write_json(tmp_path / "p.json", "mask"))
     (tmp_path / "p.json").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as JSON" in refused(tmp_path / "p.json")
+    assert "cannot be read as text" in refused(tmp_path / "p.json")
     (tmp_path / "p.json").write_text("[" * 100_000)
     assert "cannot be read as JSON" in refused(tmp_path / "p.json")
 

@@ -130,7 +130,7 @@ def test_exported_predictions_score_as_the_evaluation_did(tmp_path):
     """All references of a split, one of whose masks has another size than its image, through the real classes."""
 
     def edit(refs, instances):
-        instances["annotations"][1]["segmentation"] = [{"size": [20, 40], "counts": [130, 211, 459]}]
+        instances["annotations"][1]["segmentation"] = [{"size": [20, 28], "counts": [130, 211, 219]}]
 
     root = write_rrsis_d(tmp_path / "data", train=0, val=0, test=5, edit=edit)
     references = read_rrsis_d(root, "test", expected={})
@@ -138,7 +138,7 @@ def test_exported_predictions_score_as_the_evaluation_did(tmp_path):
     metric, generator = ReferringMetrics(), torch.Generator().manual_seed(0)
     original = {fmt: open_writer(tmp_path / "original", fmt) for fmt in FORMATS}
     small = open_writer(tmp_path / "input", "rle")
-    with pytest.warns(UserWarning, match="20x40"):
+    with pytest.warns(UserWarning, match="20x28"):
         batches = list(DataLoader(dataset, batch_size=2, collate_fn=Collate(no_words, 8)))
     for batch in batches:
         logits = torch.randn(len(batch), SIZE, SIZE, generator=generator)

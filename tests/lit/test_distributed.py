@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from forked import in_two
 from s4eca.decoders.lavt import LAVTDecoder
 from s4eca.errors import S4ecaError
-from s4eca.lit import EMA, RandomState, ReferringModule
+from s4eca.lit import EMA, RandomState, ReferringModule, distributed
 from s4eca.lit.distributed import DDP, Launcher, frozen_names, running_statistics
 from s4eca.lit.last_step import LastStep
 from s4eca.lit.sharded import FSDP, shard
@@ -298,3 +298,12 @@ def compare_in_parts(rank: int, port: int) -> None:
 @pytest.mark.slow
 def test_every_method_and_tower_has_the_same_gradients_in_parts():
     in_two(compare_in_parts)
+
+
+def test_the_first_process_has_time_to_save_when_another_ends_before_it(monkeypatch):
+    done = []
+    monkeypatch.setattr(distributed.time, "sleep", lambda seconds: done.append(seconds))
+    monkeypatch.setattr(os, "kill", lambda pid, number: done.append((pid, number)))
+    ended = SimpleNamespace(poll=lambda: 143, returncode=143, pid=7, send_signal=lambda number: None)
+    assert distributed.Observer(41, [ended])._run(), "it has nothing left to look at"
+    assert done == [distributed.PATIENCE, (41, signal.SIGKILL)]

@@ -1,9 +1,14 @@
 import pytest
 import torch
+from transformers import Trainer
 
 from s4eca.errors import S4ecaError
+from s4eca.fusion.pwam import PWAM
 from s4eca.lit.optimizer import parameter_groups
+from s4eca.tuning import FullFineTuning
+from tiny import tiny_segmenter
 from toy import RandomState, every_step, fit, toy_data, toy_module, toy_trainer
+from tuning.methods import METHODS
 
 CLIPPED = {"gradient_clip_val": 1.0, "limit_val_batches": 0}
 
@@ -22,6 +27,73 @@ def test_norms_biases_and_queries_do_not_decay():
     assert names["method.visual_adapters.8.down.weight"]
     for name in ("method.text_adapters.1.queries", "norms.0.weight", "method.visual_adapters.8.down.bias"):
         assert not names[name], name
+
+
+def undecayed(network) -> set[str]:
+    """Names of the tower weights that do not decay, vectors aside."""
+    _, stays = parameter_groups(network, 0.05)
+    ids = {id(parameter) for parameter in stays["params"]}
+    learned = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    assert all(id(p) in ids for p in learned.values() if p.ndim <= 1), "norms and biases"
+    towers = ("vision.model.", "text.model.")
+    return {name for name, p in learned.items() if id(p) in ids and p.ndim > 1 and name.startswith(towers)}
+
+
+BLOCKS = [f"layers.{stage}.blocks.{block}" for stage, depth in enumerate((2, 2, 3, 2)) for block in range(depth)]
+# by timm's sources; ConvNeXt has no such method
+EXCLUDED = {
+    "vit": ["pos_embed", "cls_token", "reg_token"],
+    "dinov3": ["cls_token", "reg_token"],
+    "swin": [f"{block}.attn.relative_position_bias_table" for block in BLOCKS],
+    "swinv2": [
+        f"{block}.attn.{name}" for block in BLOCKS for name in ("logit_scale", "cpb_mlp.0.weight", "cpb_mlp.2.weight")
+    ],
+    "convnext": [],
+}
+
+
+@pytest.mark.parametrize("family", EXCLUDED)
+def test_full_fine_tuning_decays_what_timm_decays(family):
+    network = tiny_segmenter(FullFineTuning(), PWAM, family)
+    assert undecayed(network) == {f"vision.model.{name}" for name in EXCLUDED[family]}
+    # frozen stages are not optimised at all
+    late = tiny_segmenter(FullFineTuning(), PWAM, family, start_stage=4)
+    assert undecayed(late) == {f"vision.model.{name}" for name in EXCLUDED[family] if name.startswith("layers.3.")}
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "clip"])
+def test_full_fine_tuning_decays_what_transformers_decays(family):
+    network = tiny_segmenter(FullFineTuning(), PWAM, text=family)
+    model = network.text.model
+    decays = {id(p) for p in parameter_groups(network, 0.05)[0]["params"]}
+    found = {name for name, parameter in model.named_parameters() if id(parameter) in decays}
+    assert found == set(Trainer.get_decay_parameter_names(None, model))
+    assert any("position" in name for name in found), "embeddings decay"
+
+
+@pytest.mark.parametrize("name", ["full_lavt", "bitfit", "norm", "lora_all", "prompt", "cola"])
+@pytest.mark.parametrize("family", ["vit", "swinv2"])
+def test_no_method_decays_what_timm_does_not(name, family):
+    case = METHODS[name]
+    network = tiny_segmenter((case.others or {}).get(family, case.method)(), case.fusion, family)
+    decays = {id(p) for p in parameter_groups(network, 0.05)[0]["params"]}
+    listed = network.vision.model.no_weight_decay()
+    names = [item for item, parameter in network.vision.model.named_parameters() if id(parameter) in decays]
+    assert not [item for item in names if item in listed or item.endswith(".bias")]
+
+
+def test_a_checkpoint_whose_optimiser_decays_other_weights_is_refused(tmp_path):
+    module = toy_module()
+    trainer = toy_trainer(tmp_path, max_steps=1)
+    fit(module, toy_data(tmp_path / "data"), trainer)
+    trainer.save_checkpoint(tmp_path / "old.ckpt")
+    stored = torch.load(tmp_path / "old.ckpt", weights_only=True)
+    decays, stays = stored["optimizer_states"][0]["param_groups"]
+    decays["params"].append(stays["params"].pop())
+    torch.save(stored, tmp_path / "old.ckpt")
+    again = toy_trainer(tmp_path / "again", max_steps=2)
+    with pytest.raises(S4ecaError, match=r"tensors decay and here .*init_from=CKPT"):
+        fit(toy_module(), toy_data(tmp_path / "data"), again, tmp_path / "old.ckpt")
 
 
 def test_a_fused_optimiser_is_a_plain_one_to_rounding(tmp_path):

@@ -48,6 +48,18 @@ def test_table_shows_share_and_effective_batch():
     assert "32" in text
 
 
+@pytest.mark.parametrize(
+    ("bounds", "says"), [({"max_epochs": -1, "max_steps": 600}, "Epoch 5"), ({"max_epochs": 40}, "Epoch 5/39")]
+)
+def test_the_bar_counts_to_the_last_epoch_where_there_is_one(tmp_path, bounds, says):
+    bar = ProgressBar()
+    trainer = toy_trainer(tmp_path, bar, enable_progress_bar=True, **bounds)
+    bar.setup(trainer, toy_module(), "fit")
+    described = bar._get_train_description(5)
+    assert described.strip() == says
+    assert len(described) >= len(bar.validation_description), "the bars keep their place"
+
+
 def test_a_run_reports_itself(tmp_path, capsys):
     data = toy_data(tmp_path / "data")
     callbacks = [ParameterReport(), Throughput(), ValidationPictures(limit=5)]

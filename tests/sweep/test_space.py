@@ -5,8 +5,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from s4eca.errors import S4ecaError
+from s4eca.overrides import override
 from s4eca.sweep.sampling import build_pruner, build_sampler
-from s4eca.sweep.space import load_space, override
+from s4eca.sweep.space import load_space
 from sweep.made_sweep import SPACE, made_space
 
 
@@ -23,7 +24,7 @@ def test_a_file_becomes_distributions(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    [1e-05, 0.00012345678901234567, 3, True, None, "film", "null", "1.5", "a b,c", "it's", [1, "x y"], [[1], []]],
+    [1e-05, 0.00012345678901234567, 3, True, None, "film", "null", "1.5", "a b,c", "it's", "ä", [1, "x y"], [[1], []]],
 )
 def test_hydra_reads_a_written_value_back(value):
     parsed = OverridesParser.create().parse_override(override("some.key", value))
@@ -46,10 +47,10 @@ def line(text: str) -> str:
         (SPACE.replace("{name: median", "{n: median"), r"needs pruner: \{name: …\}"),
         (line("16"), r"tuning\.visual\.width needs \{choices"),
         (line("{type: normal, low: 1, high: 2}"), "type: normal, and knows float and int"),
-        (line("{type: int, min: 1, high: 2}"), r"tuning\.visual\.width has min; a int knows low"),
-        (line("{type: int, low: 1.5, high: 2}"), r"has low: 1\.5, where a int is needed"),
+        (line("{type: int, min: 1, high: 2}"), r"tuning\.visual\.width has min; an int knows low"),
+        (line("{type: int, low: 1.5, high: 2}"), r"has low: 1\.5, where an int is needed"),
         (line("{type: float, low: 1, high: many}"), "has high: many, where a float is needed"),
-        (line("{type: int, high: 2}"), "has low: None, where a int is needed"),
+        (line("{type: int, high: 2}"), "has low: None, where an int is needed"),
         (line("{type: int, low: 9, high: 2}"), "has low: 9 and high: 2; low must be less"),
         (line("{type: int, low: 1, high: 4, step: 2}"), "cannot reach high: 4 from low: 1 in steps of 2"),
         (line("{type: float, low: 0, high: 1, log: true}"), "holds no values"),
@@ -66,6 +67,15 @@ def test_a_bad_file_is_one_sentence_that_names_the_place(tmp_path, text, message
     with pytest.raises(S4ecaError, match=message) as refused:
         made_space(tmp_path, text)
     assert "space.yaml" in str(refused.value)
+
+
+def test_a_byte_order_mark_and_another_encoding(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.lstrip(), encoding="utf-8-sig")
+    assert load_space(str(path)) == made_space(tmp_path)
+    path.write_text(f"{SPACE}# 学习率\n", encoding="gbk")
+    with pytest.raises(S4ecaError, match=r"space\.yaml .*probably GBK .*iconv"):
+        load_space(str(path))
 
 
 def test_a_space_that_is_not_there_says_which_are():

@@ -26,7 +26,7 @@ OVERRIDES = [
     *(item for item in TINY if not item.startswith("tuning.visual.width")),
     "data.train=8", "data.val=4", "data.test=2", "data.scene_size=64", "data.batch_size=2", "data.num_workers=0",
     "trainer.max_steps=6", "trainer.val_check_interval=2", "callbacks.pictures=null",
-    "callbacks.cost=null", "callbacks.progress_bar=null", "+trainer.enable_progress_bar=false",
+    "callbacks.cost=null", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
 

@@ -98,14 +98,18 @@ def evaluate_here(*overrides: str) -> None:
 
 
 def train_until(ready: Callable[[], bool], signal: int, *overrides: str, cwd: Path) -> int:
-    """Starts a training, sends it a signal as soon as `ready()` is true, and returns its exit status."""
+    """Starts a training, sends it a signal as soon as `ready()` is true, and returns its exit status.
+
+    The signal goes to all its processes, as from `timeout`, `scancel`, a terminal or a container.
+    """
     log = cwd / "killed.log"
     process = start_script(ROOT / "train.py", overrides, cwd=cwd, printed=log, env=environment())
+    os.setpgid(process.pid, process.pid)
     deadline = time.monotonic() + 300
     while not ready() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.is_alive(), log.read_text()
-    os.kill(process.pid, signal)
+    os.killpg(process.pid, signal)
     process.join(timeout=120)
     return process.exitcode
 

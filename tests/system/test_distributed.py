@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from layouts import write_jsonl
 from runs import ROOT, TINY, evaluate_here, run, train_here
 
 pytestmark = pytest.mark.system
@@ -73,6 +74,19 @@ def test_fsdp_by_the_installed_command_trains_saves_and_evaluates(tmp_path):
     (folder,) = (tmp_path / "outputs" / "demo").iterdir()  # one folder for both, named by the time
     folder.rename(tmp_path / "run")
     check_evaluation(tmp_path)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_says_what_is_wrong(tmp_path):
+    root = write_jsonl(tmp_path / "jsonl", train=16, val=4)
+    damaged = sorted((root / "images").iterdir())[9]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    two = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=2", "data.num_workers=2"]
+    data = ["data=jsonl", f"data.root={root}", "hydra.run.dir=run"]
+    printed = run(str(ROOT / "train.py"), *TINY, *two, *data, cwd=tmp_path, expect=2, timeout=240)
+    assert "Traceback" not in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert damaged.name in line
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,13 @@ def kill_and_resume(folder, data, sent, row):
         return checkpoint.exists() and len(log.read_text().splitlines()) > row
 
     status = train_until(ready, sent, *RUN, f"data.root={data}", "hydra.run.dir=run", cwd=folder)
-    if sent == signal.SIGTERM:
-        assert status == 143
-        assert "go on with: python train.py resume=run" in (folder / "killed.log").read_text()
-    else:
+    if sent == signal.SIGKILL:
         assert status == -signal.SIGKILL
+    else:
+        assert status == 128 + sent
+        printed = (folder / "killed.log").read_text()
+        assert f"at step {last(folder / 'run')['global_step']}; go on with: python train.py resume=run" in printed
+        assert "Traceback" not in printed
     reached, before = last(folder / "run")["global_step"], log.read_text()
     assert "Traceback" not in train("resume=run", cwd=folder)
     return reached, before, last(folder / "run")
@@ -74,8 +76,10 @@ def check(unbroken, folder, sent, row):
     return reached
 
 
-@pytest.mark.parametrize(("sent", "row"), [(signal.SIGKILL, 4), (signal.SIGTERM, 9)])
-def test_killed_and_resumed(unbroken, tmp_path, sent, row):
+@pytest.mark.parametrize(
+    ("sent", "row"), [(signal.SIGKILL, 4), (signal.SIGTERM, 9), (signal.SIGUSR1, 7), (signal.SIGINT, 6)]
+)
+def test_killed_and_resumed_with_two_workers(unbroken, tmp_path, sent, row):
     check(unbroken, tmp_path, sent, row)
 
 

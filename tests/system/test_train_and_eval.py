@@ -6,11 +6,13 @@ import torch
 from PIL import Image
 
 from runs import SAMPLES, TINY, evaluate, evaluate_here, s4eca, train, train_here
+from s4eca.checkpoint import SELECTED_BY, read_checkpoint
 from s4eca.cli.score import score_predictions
 from s4eca.data import synthesize
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.compare import compare
 from s4eca.evaluation.results import read_evaluation
+from s4eca.weights import hash_weights
 
 pytestmark = pytest.mark.system
 SHORT = [*TINY, "trainer.max_steps=6", "trainer.val_check_interval=3", "trainer.log_every_n_steps=1"]
@@ -116,6 +118,10 @@ def test_share_and_init_from(trained, tmp_path, monkeypatch):
     assert shared == direct
     data = f"data.root={folder}/data/synthetic"
     train_here(*SHORT, *DRAWN, "init_from=shared", "model.lr=1e-30", data, folder=tmp_path / "again")
+    again = read_checkpoint(tmp_path / "again/checkpoints/best.ckpt")
+    assert again.meta["init_from"]["sha256"] == hash_weights(read_checkpoint("shared").state)
+    assert (again.meta[SELECTED_BY], read_checkpoint("shared").meta[SELECTED_BY]) == ("val/mIoU", "val/mIoU")
+    assert read_checkpoint(tmp_path / "again/checkpoints/last.ckpt").meta[SELECTED_BY] is None
     start = torch.load(tmp_path / "again/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     source = torch.load(folder / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     names = [name for name in source if not name.endswith("num_batches_tracked")]

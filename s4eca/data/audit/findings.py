@@ -6,6 +6,15 @@ from enum import StrEnum
 from typing import Any
 
 from s4eca.data.audit.records import Record
+from s4eca.data.defects import DefectError
+
+ERRORS = (
+    *("unreadable-file", "no-instances", "bad-entry", "repeated-annotation-id", "missing-annotation"),
+    *("missing-image-entry", "other-image", "other-split", "missing-image", "missing-mask", "damaged-image"),
+    *("damaged-mask", "unusable-image", "unusable-mask", "empty-split", "empty-expression", "repeated-id"),
+    "no-target-with-mask",
+)
+"""Codes of the errors: what training and evaluation refuse too. A test holds a fixture of each against the readers."""
 
 
 class Severity(StrEnum):
@@ -35,6 +44,10 @@ class Finding:
     count: int
     names: tuple[str, ...] = ()
     records: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.severity is Severity.ERROR and self.code not in ERRORS:
+            raise ValueError(f"{self.code} is not among ERRORS")
 
     def plain(self) -> dict[str, Any]:
         """Returns the finding as JSON holds it."""
@@ -74,3 +87,12 @@ def on_names(severity: Severity, code: str, text: str, names: Iterable[str]) -> 
     """Returns one finding about things that are no samples, such as files, or none where there are none."""
     found = tuple(names)
     return [Finding(severity, code, text, len(found), found)] if found else []
+
+
+def on_defects(text: str, defects: Sequence[DefectError]) -> list[Finding]:
+    """Returns an error for defects of one kind, or none where there are none; the text ends with the first sentence."""
+    if not defects:
+        return []
+    return on_names(
+        Severity.ERROR, defects[0].code, f"{text} (the first: {defects[0]})", [item.name for item in defects]
+    )

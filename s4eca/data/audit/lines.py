@@ -1,16 +1,18 @@
 """Interchange files (`*.jsonl`, one reference per line) for the audit, read line by line."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
+from s4eca.data.audit.encoding import text_lines
+from s4eca.data.audit.findings import Finding, Severity, on_defects, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
-from s4eca.data.masks import RleMask, image_size
-from s4eca.data.readers.checks import SPLITS, unique_ids
-from s4eca.data.readers.jsonl import fullest_folder
+from s4eca.data.defects import DefectError
+from s4eca.data.masks import RleMask
+from s4eca.data.readers.checks import SPLITS
+from s4eca.data.readers.jsonl import image_folders
+from s4eca.data.readers.jsonl_rows import Row, read_row, row_defects, row_extent, row_ids, row_size
+from s4eca.data.readers.names import ImageFolder, below, fullest_folder
 from s4eca.errors import S4ecaError
 
 _KEYS = (
@@ -18,11 +20,14 @@ _KEYS = (
     *("area", "id", "height", "width", "no_target"),
 )
 
-Row = Mapping[str, Any]
+_PROBLEMS = {
+    "missing-annotation": "references without a segmentation that are not marked as without a target",
+    "other-split": "lines that belong to another split than their file by their own field",
+}
 
 
 def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], list[Finding]]:
-    """Reads interchange files; a line that is no JSON object or lacks a field does not end it.
+    """Reads interchange files; a line that its reader refuses does not end it.
 
     Args:
         files: file by split; the split of a file under any other key is what its lines say.
@@ -32,79 +37,77 @@ def read_lines(files: Mapping[str, Path], root: Path) -> tuple[list[Record], lis
     Returns:
         One record per line, with the ids of `read_jsonl`, and what is wrong with the files themselves.
     """
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[tuple[int, Row]]] = {}
     findings: list[Finding] = []
     for split, path in files.items():
         rows[split], more = _read(path)
         findings += more
-    every = [row for part in rows.values() for row in part]
+    every = [row for part in rows.values() for _, row in part]
     findings += check_keys(every, _KEYS, "lines")
 
-    folder, _ = fullest_folder(root, (row["file_name"] for row in every))
+    folder, _ = fullest_folder(image_folders(root), (row["file_name"] for row in every))
     records: list[Record] = []
-    absent, elsewhere = [], []
+    wrong: dict[str, list[int]] = {code: [] for code in _PROBLEMS}
     for split, part in rows.items():
-        ids = unique_ids([str(row.get("image_id", Path(row["file_name"]).stem)) for row in part])
-        for row, id in zip(part, ids, strict=True):
-            given = row.get("split")
-            if not row.get("segmentation") and not row.get("no_target"):
-                absent.append(len(records))
-            if split in SPLITS and given in set(SPLITS) - {split}:
-                elsewhere.append(len(records))
-            records.append(_record(row, split if split in SPLITS else str(given), str(row.get("id") or id), folder))
-    text = "references without a segmentation that are not marked as without a target"
-    findings += on_records(Severity.ERROR, "missing-annotation", text, records, absent)
-    text = "lines that belong to another split than their file by their own field"
-    return records, findings + on_records(Severity.ERROR, "other-split", text, records, elsewhere)
+        ids = row_ids([row for _, row in part])
+        for (number, row), id in zip(part, ids, strict=True):
+            record = _record(row, split if split in SPLITS else str(row.get("split")), id, folder)
+            # that a mask cannot be painted will show when it is
+            for defect in row_defects(row, row_extent(row), None, record.split, id, number, files[split]):
+                if defect.code in wrong:
+                    wrong[defect.code].append(len(records))
+            records.append(record)
+    for code, text in _PROBLEMS.items():
+        findings += on_records(Severity.ERROR, code, text, records, wrong[code])
+    return records, findings + _check_images(rows)
 
 
-def _read(path: Path) -> tuple[list[Row], list[Finding]]:
-    """Returns the lines that have every field they need."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        text = f"annotation files that cannot be read ({error.strerror})"
-        return [], on_names(Severity.ERROR, "unreadable-file", text, [path.name])
-    rows, bad = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+def _read(path: Path) -> tuple[list[tuple[int, Row]], list[Finding]]:
+    """Returns the lines that have every field they need, each with its number."""
+    lines, findings = text_lines(path)
+    rows: list[tuple[int, Row]] = []
+    bad: list[DefectError] = []
+    for number, line in lines:
         try:
-            row = json.loads(line)
-            complete = all(isinstance(row[key], str) for key in ("sent", "file_name"))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            complete = False
-        if complete:
-            rows.append(row)
-        else:
-            bad.append(f"line {number}")
-    text = f"lines of {path.name} that are no JSON object with sent and file_name, left out here"
-    return rows, on_names(Severity.ERROR, "bad-entry", text, bad)
+            rows.append((number, read_row(line, number, path)))
+        except DefectError as defect:
+            bad.append(defect)
+    return rows, findings + on_defects(f"lines of {path.name} that cannot be used and are left out here", bad)
 
 
-def _record(row: Row, split: str, id: str, folder: Path) -> Record:
-    image = folder / row["file_name"]
-    height, width = row.get("height"), row.get("width")
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+def _check_images(rows: Mapping[str, list[tuple[int, Row]]]) -> list[Finding]:
+    """Finds image ids that a split gives to several images: references called by them are told apart by their order."""
+    files: dict[tuple[str, str], dict[str, None]] = {}
+    for split, part in rows.items():
+        for _, row in part:
+            if "image_id" in row and "id" not in row:
+                files.setdefault((split, str(row["image_id"])), {})[below(row["file_name"])] = None
+    several = [f"{id}: {', '.join(names)}" for (_, id), names in files.items() if len(names) > 1]
+    return on_names(Severity.WARNING, "image-id-of-several", "image ids that stand for several image files", several)
+
+
+def _record(row: Row, split: str, id: str, folder: ImageFolder) -> Record:
+    image = folder.file(row["file_name"])
+    stated = (row["height"], row["width"]) if "height" in row and "width" in row else None
+    extent = row_extent(row)
+    try:
+        size = row_size(row, extent, image, id)
+    except S4ecaError:  # the image's own defect
+        size = None
     parts = row.get("segmentation") or []
     parts = parts if isinstance(parts, list) else [parts]
-    if parts and isinstance(parts[0], list) and size is None:
-        try:
-            drawn: tuple[int, int] | None = image_size(image, id)
-        except S4ecaError:  # without the image polygons have no size, and are not checked
-            parts, drawn = [], None
-    else:
-        drawn = size
+    unsized = size is None and not isinstance(extent, str | None) and extent.box is not None
     number, name = row.get("category_id"), row.get("category_name")
     return Record(
         id=id,
         split=split,
         expression=row["sent"].strip(),
-        category=name if isinstance(name, str) else None if number is None else f"id {number}",
+        category=name if name is not None or number is None else f"id {number}",
         image=image,
-        mask=RleMask(parts, drawn, id) if parts else None,
-        no_target=bool(row.get("no_target")),
-        stated_size=size,
+        # without the image polygons have no size, and are not painted
+        mask=RleMask(parts, size, id) if parts and not unsized else None,
+        no_target=row["no_target"],
+        stated_size=stated,
         bbox=row.get("bbox"),
         area=row.get("area"),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.pixels import ImageFacts, MaskFacts
 from s4eca.data.audit.records import Record
+from s4eca.data.targets import mostly_empty, where
 
 
 def image_facts(images: Mapping[Path, ImageFacts]) -> dict[str, Any]:
@@ -34,19 +35,20 @@ def mask_facts(masks: Sequence[MaskFacts | None], tiny: int) -> dict[str, Any]:
 def check_damage(
     records: Sequence[Record], images: Mapping[Path, ImageFacts], masks: Sequence[MaskFacts | None]
 ) -> list[Finding]:
-    """Finds images and masks that cannot be decoded; the decoder's words for the first one go into the text."""
-    broken_images = [i for i, record in enumerate(records) if _of(images, record).problem is not None]
-    broken_masks = [i for i, facts in enumerate(masks) if facts is not None and facts.problem is not None]
+    """Finds images and masks that cannot be decoded, damaged or of no kind that is read; the text says what one is."""
     findings = []
-    if broken_images:
-        first = _of(images, records[broken_images[0]])
-        text = f"samples whose image cannot be decoded (the first: {first.problem})"
-        findings += on_records(Severity.ERROR, "damaged-image", text, records, broken_images)
-    if broken_masks:
-        facts = masks[broken_masks[0]]
-        assert facts is not None
-        text = f"samples whose mask cannot be decoded (the first: {facts.problem})"
-        findings += on_records(Severity.ERROR, "damaged-mask", text, records, broken_masks)
+    for what, facts, paths in (
+        ("image", [_of(images, record) for record in records], [record.image for record in records]),
+        ("mask", masks, [getattr(record.mask, "path", None) for record in records]),
+    ):
+        for damaged, code, verb in ((True, "damaged", "cannot be decoded"), (False, "unusable", "is not one to read")):
+            found = [i for i, item in enumerate(facts) if item and item.problem and item.damaged is damaged]
+            if found:
+                first, path = facts[found[0]], paths[found[0]]
+                assert first is not None
+                name = f"{path.name}: " if path is not None else ""
+                text = f"samples whose {what} {verb} (the first: {name}{first.problem})"
+                findings += on_records(Severity.ERROR, f"{code}-{what}", text, records, found)
     return findings
 
 
@@ -76,11 +78,16 @@ def check_sizes(
 
 
 def check_targets(records: Sequence[Record], masks: Sequence[MaskFacts | None], tiny: int) -> list[Finding]:
-    """Finds masks that are empty without saying so, or tiny, or not empty although no target is meant."""
+    """Finds masks that are empty without saying so, or tiny, or not empty although no target is meant.
+
+    A split whose targets are (nearly) all empty is an error: no run starts on it.
+    """
     empty, small, contradicting = [], [], []
+    looked_at: Counter[str] = Counter()
     for i, (record, facts) in enumerate(zip(records, masks, strict=True)):
         if facts is None or facts.problem is not None:
             continue
+        looked_at[record.split] += not record.no_target
         if record.no_target and facts.pixels:
             contradicting.append(i)
         elif not record.no_target and not facts.pixels:
@@ -88,7 +95,17 @@ def check_targets(records: Sequence[Record], masks: Sequence[MaskFacts | None], 
         elif 0 < facts.pixels < tiny:
             small.append(i)
     meant = sum(record.no_target for record in records)
+    findings = []
+    for split, count in looked_at.items():
+        nothing = [i for i in empty if records[i].split == split]
+        if mostly_empty(len(nothing), count):
+            mask = records[nothing[0]].mask
+            first = f" (the first: {where(mask)})" if mask is not None else ""
+            text = f"empty masks of the {count:,} targets of the {split} split, which has almost nothing to find{first}"
+            findings += on_records(Severity.ERROR, "empty-split", text, records, nothing)
+            empty = [i for i in empty if records[i].split != split]
     return [
+        *findings,
         *on_records(
             Severity.ERROR,
             "no-target-with-mask",

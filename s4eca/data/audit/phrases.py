@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from s4eca.data.audit.encoding import text_lines
 from s4eca.data.audit.findings import Finding, Severity, on_names
 from s4eca.data.audit.records import Record
 from s4eca.data.masks import FileMask
 from s4eca.data.readers import refsegrs, risbench
 from s4eca.data.readers.checks import unique_ids
-from s4eca.data.readers.phrases import Layout
+from s4eca.data.readers.names import ImageFolder, below
+from s4eca.data.readers.phrases import Layout, split_phrase
 
 
 def read_refsegrs(layouts: Mapping[str, Layout]) -> tuple[list[Record], list[Finding]]:
@@ -21,10 +23,16 @@ def read_refsegrs(layouts: Mapping[str, Layout]) -> tuple[list[Record], list[Fin
     findings: list[Finding] = []
     for split, layout in layouts.items():
         lines, more = _lines(layout.phrases)
-        findings += more
-        for id, expression in lines:
-            image, mask = layout.images / f"{id}.tif", FileMask(layout.masks / f"{id}.tif", id=id)
-            records.append(Record(id, split, expression, refsegrs.category_of(expression), image, mask))
+        images, masks = ImageFolder(layout.images), ImageFolder(layout.masks)
+        placed = [(name, expression, *refsegrs.place(name, images, masks)) for name, expression in lines]
+        joined = [name for name, _, _, image, _ in placed if layout.images.is_dir() and refsegrs.goes_on(name, image)]
+        text = f"lines of {layout.phrases.name} with neither blank nor tab behind the id, left out here"
+        findings += more + on_names(Severity.ERROR, "bad-entry", text, joined)
+        records += [
+            Record(id, split, expression, refsegrs.category_of(expression), image, FileMask(mask, id=id))
+            for name, expression, id, image, mask in placed
+            if name not in joined
+        ]
     return records, findings
 
 
@@ -38,35 +46,23 @@ def read_risbench(layouts: Mapping[str, Layout]) -> tuple[list[Record], list[Fin
     findings: list[Finding] = []
     for split, layout in layouts.items():
         lines, more = _lines(layout.phrases)
-        names = [name.removeprefix("<").removesuffix(">") for name, _ in lines]
-        good = [bool(Path(name).suffix) and Path(name).name == name for name in names]
         text = f"lines of {layout.phrases.name} that do not begin with the name of an image file, left out here"
-        bad = [name for name, fine in zip(names, good, strict=True) if not fine]
+        bad = [name for name, _ in lines if not risbench.is_file_name(name)]
         findings += more + on_names(Severity.ERROR, "bad-entry", text, bad)
-        named = [(name, line[1]) for name, line, fine in zip(names, lines, good, strict=True) if fine]
-        ids = unique_ids([Path(name).stem for name, _ in named])
+        named = [line for line in lines if risbench.is_file_name(line[0])]
+        images, masks = ImageFolder(layout.images), ImageFolder(layout.masks)
+        ids = unique_ids([Path(below(name)).stem for name, _ in named])
         for id, (name, expression) in zip(ids, named, strict=True):
-            mask = FileMask(layout.masks / name, risbench.THRESHOLD, id)
-            records.append(Record(id, split, expression, None, layout.images / name, mask))
+            mask = FileMask(masks.file(name), id=id)
+            records.append(Record(id, split, expression, None, images.file(name), mask))
     return records, findings
 
 
 def _lines(path: Path) -> tuple[list[tuple[str, str]], list[Finding]]:
-    """Returns the first word and the rest of every line that is not blank, and which lines are no text."""
-    try:
-        raw_lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        text = f"annotation files that cannot be read ({error.strerror})"
-        return [], on_names(Severity.ERROR, "unreadable-file", text, [path.name])
-    lines, undecodable = [], []
-    for number, raw in enumerate(raw_lines, start=1):
-        try:
-            line = raw.decode("utf-8").strip()
-        except UnicodeDecodeError:
-            undecodable.append(f"line {number}")
-            continue
-        if line:
-            name, _, expression = line.partition(" ")
-            lines.append((name, expression.strip()))
-    text = f"lines of {path.name} that are not UTF-8 text, which are left out here"
-    return lines, on_names(Severity.ERROR, "bad-entry", text, undecodable)
+    """Returns the name and the expression of every line that is not blank, and which lines cannot be read."""
+    lines, findings = text_lines(path)
+    phrases = [(number, *split_phrase(line)) for number, line in lines]
+    text = f"lines of {path.name} without a name, left out here"
+    nameless = [f"line {number}" for number, name, _ in phrases if not name]
+    findings += on_names(Severity.ERROR, "bad-entry", text, nameless)
+    return [(name, expression) for _, name, expression in phrases if name], findings

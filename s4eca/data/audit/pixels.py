@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from s4eca.data.dataset import read_image
+from s4eca.data.file_kinds import PixelError
+from s4eca.data.images import read_image
 from s4eca.data.references import MaskSource
 from s4eca.errors import S4ecaError
 
@@ -22,11 +24,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """A decoded image: (height, width) and a hash of its RGB values; or why it could not be decoded."""
+    """A decoded image: (height, width) and a hash of its RGB values; or why there is none, and if that is damage."""
 
     size: tuple[int, int] | None = None
     digest: str | None = None
     problem: str | None = None
+    damaged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +41,31 @@ class MaskFacts:
         pixels: number of pixels in the mask.
         extent: (left, top, right, bottom) in pixels, right and bottom exclusive; None for an empty mask.
         problem: None where all went well.
+        damaged: whether the problem is one that a whole copy would not have.
     """
 
     size: tuple[int, int] | None = None
     pixels: int = 0
     extent: tuple[int, int, int, int] | None = None
     problem: str | None = None
+    damaged: bool = True
 
 
-def measure_images(paths: Sequence[Path], workers: int, progress: Progress | None) -> dict[Path, ImageFacts]:
+def measure_images(
+    paths: Sequence[Path], workers: int, progress: Progress | None, depth: int = 8
+) -> dict[Path, ImageFacts]:
     """Decodes images, each path once.
 
     Args:
         paths: files; a path may occur several times.
         workers: threads; Pillow gives way to other threads while it decodes.
         progress: told after every image, where given.
+        depth: see `open_image`.
     """
     wanted = list(dict.fromkeys(paths))
-    return dict(zip(wanted, _in_threads(_measure_image, wanted, workers, "images", progress), strict=True))
+    return dict(
+        zip(wanted, _in_threads(partial(_measure_image, depth=depth), wanted, workers, "images", progress), strict=True)
+    )
 
 
 def measure_masks(
@@ -85,11 +95,11 @@ def _in_threads(
             yield result
 
 
-def _measure_image(path: Path) -> ImageFacts:
+def _measure_image(path: Path, depth: int) -> ImageFacts:
     try:
-        array = read_image(path)
+        array = read_image(path, depth=depth)
     except Exception as error:  # a damaged file raises nearly anything, and must not end the audit
-        return ImageFacts(problem=_reason(error))
+        return ImageFacts(problem=_reason(error), damaged=getattr(error, "damaged", True))
     digest = hashlib.sha256(str(array.shape).encode())
     digest.update(array.data)
     return ImageFacts(size=(array.shape[0], array.shape[1]), digest=digest.hexdigest())
@@ -99,7 +109,7 @@ def _measure_mask(source: MaskSource) -> MaskFacts:
     try:
         mask = source.decode()
     except Exception as error:  # as above
-        return MaskFacts(problem=_reason(error))
+        return MaskFacts(problem=_reason(error), damaged=getattr(error, "damaged", True))
     size = (mask.shape[0], mask.shape[1])
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if len(columns) == 0:
@@ -109,6 +119,8 @@ def _measure_mask(source: MaskSource) -> MaskFacts:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the decoder's own words where the package has wrapped them, in one line."""
+    """Returns what a file is, or the decoder's own words where the package has wrapped them, in one line."""
+    if isinstance(error, PixelError):
+        return error.reason
     cause = error.__cause__ if isinstance(error, S4ecaError) and error.__cause__ is not None else error
     return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,18 +1,28 @@
 """REFER annotations (`refs(…).p` and `instances.json`) for the audit: every entry that can be made sense of."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
+from s4eca.data.audit.findings import Finding, Severity, on_defects, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
-from s4eca.data.masks import RleMask
-from s4eca.data.readers.refer_files import load_plain_pickle
+from s4eca.data.defects import DefectError
+from s4eca.data.masks import StoredMask
+from s4eca.data.readers.names import ImageFolder
+from s4eca.data.readers.refer_checks import entry_defects
+from s4eca.data.readers.refer_files import (
+    Instances,
+    ReferEntry,
+    instance_rows,
+    load_refs,
+    open_instances,
+    refer_entry,
+)
 from s4eca.errors import S4ecaError
+from s4eca.text import unmark_values
 
 _REF_KEYS = (
     *("ref_id", "image_id", "ann_id", "category_id", "split", "sentences", "sent_ids", "file_name", "no_target", "id"),
@@ -25,10 +35,7 @@ _PROBLEMS = {
         Severity.ERROR,
         "references whose annotation is missing from instances.json or has no segmentation",
     ),
-    "missing-image-entry": (
-        Severity.ERROR,
-        "references whose image instances.json does not list or gives no file_name",
-    ),
+    "missing-image-entry": (Severity.ERROR, "references whose image instances.json does not list"),
     "other-image": (Severity.ERROR, "references whose annotation belongs to another image"),
     "unknown-category": (Severity.WARNING, "references of a category that instances.json does not name"),
     "other-category": (Severity.WARNING, "references whose category is another in instances.json than in refs"),
@@ -36,13 +43,12 @@ _PROBLEMS = {
 
 
 @dataclass
-class Instances:
-    """`instances.json` by id; `readable` is unset where there is no such file or it cannot be read."""
+class _Table:
+    """`instances.json` as the reader keeps it, None where there is none or it cannot be read, and its rows by id."""
 
-    readable: bool = False
-    images: dict[Any, dict] = field(default_factory=dict)
-    annotations: dict[Any, dict] = field(default_factory=dict)
-    categories: dict[Any, str] = field(default_factory=dict)
+    read: Instances | None = None
+    images: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    annotations: dict[Any, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[Record], list[Finding]]:
@@ -57,45 +63,41 @@ def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[R
         One record per sentence, with the ids that the reader gives, and what is wrong with the files themselves.
     """
     entries, findings = _load_refs(refs)
-    table, more = _load_instances(instances)
+    files = ImageFolder(images)
+    table, more = _load_instances(instances, files)
     findings += more
-    findings += check_keys(entries, _REF_KEYS, f"entries of {refs.name}")
+    findings += check_keys([raw for raw, _ in entries], _REF_KEYS, f"entries of {refs.name}")
     findings += check_keys(table.annotations.values(), _ANNOTATION_KEYS, "annotations of instances.json")
     findings += check_keys(table.images.values(), _IMAGE_KEYS, "images of instances.json")
 
     records: list[Record] = []
     wrong: dict[str, list[int]] = {code: [] for code in _PROBLEMS}
-    used_images: set[Any] = set()
-    used_annotations: set[Any] = set()
-    for entry in entries:
-        annotations, absent = _annotations_of(entry, table)
-        image = table.images.get(_key(entry["image_id"]))
-        number = _category_number(annotations, entry)
-        built = _records_of(entry, annotations, image, images, _category_name(number, table))
+    for raw, entry in entries:
+        found = [table.annotations[id] for id in entry.annotations if id in table.annotations]
+        number = _category_number(found, entry)
+        built = _records_of(raw, entry, found, table, files, _category_name(number, table))
         positions = range(len(records), len(records) + len(built))
         records += built
-        if not table.readable:
+        if table.read is None:
             continue
-        used_images.add(_key(entry["image_id"]))
-        used_annotations.update(_key(target) for target in _targets(entry))
-        if absent:
-            wrong["missing-annotation"] += positions
-        if image is None or "file_name" not in image:
-            wrong["missing-image-entry"] += positions
-        if any(annotation.get("image_id", entry["image_id"]) != entry["image_id"] for annotation in annotations):
-            wrong["other-image"] += positions
-        if number is not None and number not in table.categories:
+        for defect in entry_defects(entry, table.read, refs):
+            if defect.code in wrong:  # that a mask cannot be painted will show when it is
+                wrong[defect.code] += positions
+        if number is not None and number not in table.read.categories:
             wrong["unknown-category"] += positions
-        if number is not None and _key(entry.get("category_id")) not in (None, number):
+        if number is not None and entry.category_id not in (None, number):
             wrong["other-category"] += positions
 
     for code, (severity, text) in _PROBLEMS.items():
-        findings += on_records(severity, code, text, records, wrong[code])
-    if table.readable:
+        findings += on_records(severity, code, text, records, dict.fromkeys(wrong[code]))
+    findings += _check_lists(entries)
+    if table.read is not None:
         findings += _check_segmentations(table.annotations)
-        unused = [str(id) for id in table.annotations if id not in used_annotations]
+        used = {id for _, entry in entries for id in entry.annotations}
+        unused = [str(id) for id in table.annotations if id not in used]
         findings += on_names(Severity.NOTE, "unused-annotation", "annotations that no reference uses", unused)
-        unused = [str(image.get("file_name", id)) for id, image in table.images.items() if id not in used_images]
+        used = {entry.image_id for _, entry in entries}
+        unused = [str(image.get("file_name", id)) for id, image in table.images.items() if id not in used]
         findings += on_names(
             Severity.NOTE, "unused-image-entry", "images in instances.json that no reference uses", unused
         )
@@ -103,95 +105,110 @@ def read_refer(refs: Path, instances: Path | None, images: Path) -> tuple[list[R
 
 
 def _records_of(
-    entry: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    entry: ReferEntry,
     annotations: Sequence[Mapping[str, Any]],
-    image: Mapping[str, Any] | None,
-    images: Path,
+    table: _Table,
+    files: ImageFolder,
     category: str | None,
 ) -> list[Record]:
     """Returns one record per sentence of an entry."""
-    name = (image or {}).get("file_name") or entry.get("file_name")
-    size = _stated_size(image)
-    ref_id, sentences = str(entry.get("id") or entry["ref_id"]), entry["sentences"]
-    parts = [part for annotation in annotations for part in _parts(annotation["segmentation"])]
-    mask = RleMask(parts, size, ref_id) if parts else None
+    image = table.read.images.get(entry.image_id) if table.read is not None else None
+    name = raw.get("file_name")
+    path = files.file(name) if isinstance(name, str) and name else None
+    size = image.size if image is not None else None
+    mask = None
+    if table.read is not None:
+        kept = [table.read.annotations[id] for id in entry.annotations if id in table.read.annotations]
+        spans = tuple(number for annotation in kept if not annotation.empty for number in annotation.span)
+        mask = StoredMask(table.read.file, spans, size, entry.name) if spans else None
     alone = annotations[0] if len(annotations) == 1 else {}  # a box around several targets is not stored
     return [
         Record(
-            id=ref_id if len(sentences) == 1 else f"{ref_id}_{position}",
-            split=str(entry["split"]),
-            expression=_text(sentence).strip(),
+            id=entry.name if len(entry.sentences) == 1 else f"{entry.name}_{position}",
+            split=str(entry.split),
+            expression=sentence,
             category=category,
-            image=images / name if isinstance(name, str) and name else None,
+            image=image.path if image is not None else path,
             mask=mask,
-            no_target=_no_target(entry),
+            no_target=entry.no_target,
             stated_size=size,
             bbox=alone.get("bbox"),
             area=alone.get("area"),
         )
-        for position, sentence in enumerate(sentences)
+        for position, sentence in enumerate(entry.sentences)
     ]
 
 
-def _load_refs(path: Path) -> tuple[list[dict[str, Any]], list[Finding]]:
-    """Returns the entries that have every field they need."""
+def _load_refs(path: Path) -> tuple[list[tuple[dict[str, Any], ReferEntry]], list[Finding]]:
+    """Returns the entries that have every field they need, as they are and as the reader keeps them."""
     try:
-        content = json.loads(path.read_bytes()) if path.suffix == ".json" else load_plain_pickle(path)
-        if not isinstance(content, list):
-            raise ValueError(f"a {type(content).__name__} instead of a list of refs")
-    except (S4ecaError, OSError, ValueError, RecursionError) as error:
+        content = load_refs(path)
+    except S4ecaError as error:
         text = f"{path.name} cannot be read ({str(error).rstrip('.')})"
         return [], on_names(Severity.ERROR, "unreadable-file", text, [path.name])
-    good, bad = [], []
+    good: list[tuple[dict[str, Any], ReferEntry]] = []
+    bad: list[DefectError] = []
     for position, raw in enumerate(content):
         try:
-            complete = all(key in raw for key in ("ref_id", "image_id", "split")) and bool(raw["sentences"])
-            complete = complete and all(isinstance(_text(sentence), str) for sentence in raw["sentences"])
-        except (KeyError, TypeError):
-            complete = False
-        if complete:
-            good.append(raw)
-        else:
-            bad.append(f"entry {position}")
-    text = f"entries of {path.name} without ref_id, image_id, split or sentences with raw text, which are left out here"
-    return good, on_names(Severity.ERROR, "bad-entry", text, bad)
+            entry = refer_entry(raw, position, path)
+            good.append((unmark_values(raw), entry))
+        except DefectError as defect:
+            bad.append(defect)
+    return good, on_defects(f"entries of {path.name} that cannot be used and are left out here", bad)
 
 
-def _load_instances(path: Path | None) -> tuple[Instances, list[Finding]]:
-    """Returns what the COCO file holds, by id, without the rows that have none."""
+def _load_instances(path: Path | None, folder: ImageFolder) -> tuple[_Table, list[Finding]]:
+    """Returns what the COCO file holds, without the rows that cannot be used."""
     if path is None:
-        return Instances(), []
+        return _Table(), []
+    counts: Counter[tuple[str, Any]] = Counter()
+    defects: dict[str, list[DefectError]] = {}
     try:
-        with path.open(encoding="utf-8") as stream:
-            content = json.load(stream)
-        tables = {name: list(content[name]) for name in ("images", "annotations", "categories")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        text = f"{path.name} cannot be read as COCO annotations ({error!r}); masks and boxes are left out"
-        return Instances(), on_names(Severity.ERROR, "unreadable-file", text, [path.name])
-    findings = []
-    by_id: dict[str, dict[Any, Any]] = {}
-    for name, rows in tables.items():
-        good = [row for row in rows if isinstance(row, dict) and _key(row.get("id")) is not None]
-        bad = len(rows) - len(good)
-        if bad:
-            text = f"rows of {name} in {path.name} without an id, which are left out here"
-            findings.append(Finding(Severity.ERROR, "bad-entry", text, bad))
-        counts = Counter(_key(row["id"]) for row in good)
-        text = f"ids that several rows of {name} in {path.name} share; readers keep only the last"
-        repeated = [str(id) for id, count in counts.items() if count > 1]
-        findings += on_names(Severity.ERROR, "repeated-annotation-id", text, repeated)
-        by_id[name] = {_key(row["id"]): row for row in good}
-    names = {id: str(row.get("name", f"id {id}")) for id, row in by_id["categories"].items()}
-    return Instances(True, by_id["images"], by_id["annotations"], names), findings
+        table = _Table(open_instances(path, folder))
+        assert table.read is not None
+        rows: dict[str, dict[Any, Any]] = {"images": table.images, "annotations": table.annotations, "categories": {}}
+        for part, raw, span in instance_rows(path):
+            found = list(table.read.add(part, raw, span))
+            for defect in found:
+                defects.setdefault(defect.code, []).append(defect)
+            if not any(defect.code == "bad-entry" for defect in found):
+                counts[part, raw["id"]] += 1
+                rows[part][raw["id"]] = raw
+    except S4ecaError as error:
+        text = f"{str(error).rstrip('.')}; masks and boxes are left out"
+        return _Table(), on_names(Severity.ERROR, "unreadable-file", text, [path.name])
+    texts = {
+        "bad-entry": f"rows of {path.name} that cannot be used and are left out here",
+        "repeated-annotation-id": f"ids that different rows of {path.name} share",
+    }
+    findings = [finding for code, text in texts.items() for finding in on_defects(text, defects.get(code, []))]
+    differing = {defect.name for defect in defects.get("repeated-annotation-id", [])}
+    same = [str(id) for (_, id), count in counts.items() if count > 1 and str(id) not in differing]
+    text = f"rows of {path.name} that are repeated as they are"
+    return table, findings + on_names(Severity.WARNING, "repeated-row", text, same)
 
 
-def _annotations_of(entry: Mapping[str, Any], table: Instances) -> tuple[list[dict], bool]:
-    """Returns the annotations that an entry names and that have a segmentation, and whether one is absent."""
-    found = [table.annotations.get(_key(target)) for target in _targets(entry)]
-    good = [annotation for annotation in found if annotation and annotation.get("segmentation")]
-    if _no_target(entry):
-        return good, None in found
-    return good, len(good) < len(found) or not found
+def _check_lists(entries: Sequence[tuple[Mapping[str, Any], ReferEntry]]) -> list[Finding]:
+    """Finds entries with something superfluous, which changes no truth."""
+    silent = [entry.name for _, entry in entries if not entry.sentences]
+    text = "entries without a sentence, which are no reference"
+    findings = on_names(Severity.WARNING, "no-sentence", text, silent)
+    odd = [
+        entry.name
+        for _, entry in entries
+        if isinstance(entry.ann_id, tuple) and len(entry.ann_id) > max(len(entry.annotations), 1)
+    ]
+    text = "entries whose list of annotations repeats one, or holds -1 beside others; each counts once"
+    findings += on_names(Severity.WARNING, "repeated-in-list", text, odd)
+    sentences: dict[str, set[tuple[Any, str]]] = {}
+    for raw, entry in entries:
+        for sentence, text in zip(raw["sentences"], entry.sentences, strict=True):
+            if sentence.get("sent_id") is not None:
+                sentences.setdefault(str(sentence["sent_id"]), set()).add((entry.image_id, text))
+    shared = [id for id, meant in sentences.items() if len(meant) > 1]
+    text = "sentence ids that stand for different sentences; nothing here uses them, other people's code does"
+    return findings + on_names(Severity.WARNING, "repeated-sentence-id", text, shared)
 
 
 def _check_segmentations(annotations: Mapping[Any, Mapping[str, Any]]) -> list[Finding]:
@@ -207,43 +224,17 @@ def _check_segmentations(annotations: Mapping[Any, Mapping[str, Any]]) -> list[F
     return on_names(Severity.NOTE, "rle-in-list", text, wrapped)
 
 
-def _category_number(annotations: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> Any:
+def _category_number(annotations: Sequence[Mapping[str, Any]], entry: ReferEntry) -> Any:
     """Returns the category that all annotations of an entry share, or else the entry's own."""
     # the first is RRSIS-D's spelling
     numbers = [row.get("categories_id", row.get("category_id")) for row in annotations]
-    given = list(dict.fromkeys(number for number in numbers if _key(number) is not None))
+    given = list(dict.fromkeys(number for number in numbers if number is not None))
     if given:
         return given[0] if len(given) == 1 else None
-    return _key(entry.get("category_id"))
+    return entry.category_id
 
 
-def _category_name(number: Any, table: Instances) -> str | None:
-    return None if number is None else table.categories.get(_key(number), f"id {number}")
-
-
-def _text(sentence: Mapping[str, Any]) -> Any:
-    return sentence["raw"] if "raw" in sentence else sentence["sent"]
-
-
-def _stated_size(image: Mapping[str, Any] | None) -> tuple[int, int] | None:
-    height, width = ((image or {}).get(key) for key in ("height", "width"))
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
-def _parts(segmentation: Any) -> list[Any]:
-    return segmentation if isinstance(segmentation, list) else [segmentation]
-
-
-def _key(value: Any) -> Any:
-    """Returns an id as a dictionary key, None where it cannot be one."""
-    return value if isinstance(value, int | float | str) else None
-
-
-def _no_target(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("no_target")) or entry.get("ann_id") in (-1, [-1], [])
-
-
-def _targets(entry: Mapping[str, Any]) -> list[Any]:
-    """Returns the annotation ids of an entry; -1 stands for none, as in gRefCOCO."""
-    ids = entry.get("ann_id")
-    return [id for id in (ids if isinstance(ids, list) else [ids]) if id not in (None, -1)]
+def _category_name(number: Any, table: _Table) -> str | None:
+    if number is None:
+        return None
+    return (table.read.categories if table.read is not None else {}).get(number, f"id {number}")

@@ -91,6 +91,7 @@ def audit(
     pixels: bool = True,
     tiny: int = 32,
     workers: int = 4,
+    depth: int = 8,
     progress: Progress | None = None,
 ) -> Audit:
     """Looks at everything in a dataset that could make a training or a score wrong.
@@ -104,6 +105,7 @@ def audit(
         pixels: open image and mask files; masks that stand in the annotations are decoded in any case.
         tiny: masks of fewer pixels are reported.
         workers: threads that decode.
+        depth: of the images, as `data.depth` in a training.
         progress: told about every file that was decoded.
 
     Raises:
@@ -112,7 +114,7 @@ def audit(
     surveyed = survey(Path(root), layout)
     records, findings = surveyed.records, list(surveyed.findings)
     splits = split_facts(records, surveyed.published)
-    present, more = check_files(records)
+    present, more = check_files(records, surveyed.files[0].parent if Path(root).is_file() else Path(root))
     findings += more
     findings += check_splits(records, splits)
     findings += check_expressions(records)
@@ -129,7 +131,7 @@ def audit(
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about files that become findings
-        images = measure_images([path for path in opened if path is not None], workers, progress)
+        images = measure_images([path for path in opened if path is not None], workers, progress, depth)
         masks = measure_masks(sources, workers, progress)
     left = {record.image for i, record in enumerate(records) if i in present.images} if not pixels else set()
     text = "image files were not opened, nor mask files: what needs their pixels is not checked"

@@ -16,6 +16,7 @@ from s4eca.data.readers.checks import SPLITS
 from s4eca.data.readers.layouts import detect_layout, get_layout
 from s4eca.data.readers.refer import REFER_COUNTS
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
 
 _IMAGE_FOLDERS = ("images/{dataset}/JPEGImages", "images/JPEGImages", "JPEGImages", "images/{dataset}", "images")
 # RSRefSeg2's interchange files are called by their dataset
@@ -70,7 +71,7 @@ def survey(root: str | Path, layout: str | None = None) -> Survey:
         return _survey_file(root, layout)
     layout = layout or detect_layout(root)
     if layout == "jsonl":
-        groups = _groups(path for folder in ("", "datainfo") for path in sorted((root / folder).glob("*.jsonl")))
+        groups = _groups(path for folder in ("", "datainfo") for path in visible(root / folder, "*.jsonl"))
         if len(groups) != 1:
             names = ", ".join(str(path) for files in groups.values() for path in files.values()) or "none"
             raise S4ecaError(
@@ -97,7 +98,7 @@ def survey(root: str | Path, layout: str | None = None) -> Survey:
 def _survey_file(path: Path, layout: str | None) -> Survey:
     if path.suffix == ".jsonl" or layout == "jsonl":
         folder = path.absolute().parent
-        groups = _groups([path, *sorted(path.parent.glob("*.jsonl"))])
+        groups = _groups([path, *visible(path.parent, "*.jsonl")])
         name = next(name for name, files in groups.items() if path in files.values())
         return _lines(name, groups[name], folder.parent if folder.name == "datainfo" else folder)
     if layout in ("refsegrs", "risbench"):

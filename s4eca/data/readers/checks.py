@@ -42,6 +42,29 @@ def check_by_split(option: str, given: Any, kind: type) -> None:
             raise S4ecaError(f"data.{option}.{split}={value} is not {wanted}: give one.")
 
 
+def is_id(value: Any) -> bool:
+    """Returns whether a value can be an id of an annotation file: a whole number or a text.
+
+    A number with a point counts where it is whole; what writes tables makes 7.0 of 7, and the two are equal.
+    """
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def read_mark(value: Any) -> bool | None:
+    """Returns a `no_target` mark, None where it is not given.
+
+    Raises:
+        ValueError: it is neither true nor false nor 1 nor 0; the text "false" would count as true.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError(f"its no_target is {value!r} where true or false is expected")
+    return bool(value)
+
+
 def check_unique(
     references: Iterable[Reference], source: Path | str, remedy: str = "remove the repeated entries"
 ) -> None:
@@ -49,7 +72,7 @@ def check_unique(
     counts = Counter(reference.id for reference in references)
     repeated = [id for id, count in counts.items() if count > 1]
     if repeated:
-        raise S4ecaError(f"{source} has {len(repeated)} ids more than once ({_first(repeated)}): {remedy}.")
+        raise S4ecaError(f"{source} has {len(repeated)} ids more than once ({first_few(repeated)}): {remedy}.")
 
 
 def check_expressions(references: Iterable[Reference], source: Path) -> None:
@@ -57,7 +80,7 @@ def check_expressions(references: Iterable[Reference], source: Path) -> None:
     empty = [reference.id for reference in references if not reference.expression]
     if empty:
         raise S4ecaError(
-            f"{source} has {len(empty)} references whose expression is empty ({_first(empty)}): complete or remove"
+            f"{source} has {len(empty)} references whose expression is empty ({first_few(empty)}): complete or remove"
             " them."
         )
 
@@ -68,10 +91,11 @@ def check_files(references: Iterable[Reference], wanted: Iterable[Path]) -> None
     listing = Listing()
     missing = [(id, path) for id, path in zip(ids, wanted, strict=True) if not listing.has(path)]
     if missing:
-        names = _first([f"{path.name} of reference {id}" for id, path in missing])
+        names = first_few([f"{path.name} of reference {id}" for id, path in missing])
+        folder = missing[0][1].parent
         raise S4ecaError(
-            f"{len(missing)} of {len(ids)} files are missing from {missing[0][1].parent} ({names}):"
-            " unpack the dataset's archive again."
+            f"{len(missing)} of {len(ids)} files are missing from {folder} ({names}), and {listing.describe(folder)}:"
+            " complete the folder, or correct the names in the annotations."
         )
 
 
@@ -152,7 +176,8 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     return ids
 
 
-def _first(names: list[str], limit: int = 3) -> str:
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """Returns the first names, with dots where there are more."""
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from s4eca.text import MARK, decode
+
 _skip_space = re.compile(r"[ \t\n\r]*").match
 _decode = json.JSONDecoder().raw_decode
 
@@ -20,25 +22,27 @@ class JsonMembers:
     afterwards, because what is kept lies scattered over them.
 
     Args:
-        path: the file, in UTF-8.
+        path: the file, in UTF-8 with or without a byte order mark.
 
     Attributes:
         span: offset and length of the latest element, in bytes of the file.
 
     Raises:
         OSError: the file cannot be read.
+        S4ecaError: it is not UTF-8.
         ValueError: it holds no JSON object; raised while iterating where it ends or is damaged further on.
     """
 
     def __init__(self, path: Path) -> None:
-        self._text = path.read_bytes().decode("utf-8")
+        self._text = decode(path.read_bytes(), path)
         self._plain = self._text.isascii()
-        self._at = 0
+        self._start = int(self._text.startswith(MARK))
+        self._at = self._start
         self._counted = (0, 0)
         self.span = (0, 0)
 
     def __iter__(self) -> Iterator[tuple[str, Iterator[Any]]]:
-        self._at, self._counted = 0, (0, 0)
+        self._at, self._counted = self._start, (0, 0)
         self._expect("{")
         closed = self._take("}")
         while not closed:

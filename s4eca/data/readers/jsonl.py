@@ -1,14 +1,17 @@
 """Reader and writer of the interchange format of RSRefSeg2, DiCoR and RS-VLMamba: one JSON object on every line."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as coco
 
 from s4eca.data.datamodule import ReferringDataModule
-from s4eca.data.masks import AnnotationFile, EmptyMask, StoredMask, encode_mask, image_size
+from s4eca.data.defects import DefectError, raise_first
+from s4eca.data.geometry import Extent
+from s4eca.data.masks import AnnotationFile, EmptyMask, StoredMask, encode_mask
 from s4eca.data.readers.checks import (
     SPLITS,
     check_by_split,
@@ -22,15 +25,19 @@ from s4eca.data.readers.checks import (
     unique_ids,
 )
 from s4eca.data.readers.collection import paused_collection
-from s4eca.data.readers.listing import Listing
+from s4eca.data.readers.jsonl_rows import Row, read_row, row_defects, row_extent, row_ids, row_size
+from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
+from s4eca.data.readers.names import ImageFolder, fullest_folder
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, file_names, flatten, place_images
 from s4eca.data.references import MaskSource, Reference
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
+from s4eca.text import byte_lines, decode, unmark
 
 _FOLDERS = ("", "datainfo")
-# Where the images of a line's `file_name` may be, below the root: beside the file, or where the datasets have them.
-IMAGE_FOLDERS = (
+_KEPT = ("sent", "file_name", "image_id", "id", "split", "category_name", "height", "width", "no_target")
+_IMAGE_FOLDERS = (
     "images",
     "",
     "images/rrsisd/JPEGImages",
@@ -41,14 +48,6 @@ IMAGE_FOLDERS = (
     "JPEGImages",
     "img_rgb",
 )
-_TYPES: dict[str, tuple[type, ...]] = {
-    "image_id": (int, str),
-    "id": (int, str),
-    "split": (str,),
-    "category_name": (str,),
-    "height": (int,),
-    "width": (int,),
-}
 
 
 def read_jsonl(
@@ -85,13 +84,10 @@ def read_jsonl(
     counts = published_counts(name or "", {}, expected, strict_counts)
     with paused_collection():
         file = AnnotationFile.of(path)
-        rows = _read_lines(path)
-        folder = _find_images(root, images, rows, path, need_files)
-        ids = unique_ids([str(row.get("image_id", Path(row["file_name"]).stem)) for row, _ in rows])
-        references = [
-            _reference(row, id, span, split, folder, file, number)
-            for number, (id, (row, span)) in enumerate(zip(ids, rows, strict=True), start=1)
-        ]
+        lines = _read_lines(path)
+        folder = _find_images(root, images, [line.row for line in lines], path, need_files)
+        ids = row_ids([line.row for line in lines])
+        references = [_reference(line, id, split, folder, file) for line, id in zip(lines, ids, strict=True)]
     check_unique(references, path)
     check_expressions(references, path)
     if need_files:
@@ -100,111 +96,102 @@ def read_jsonl(
     return references
 
 
+def image_folders(root: Path) -> list[Path]:
+    """Returns where the images may be: beside the file, or where the datasets have them."""
+    return [root / name for name in _IMAGE_FOLDERS]
+
+
 def find_file(root: Path, split: str, name: str | None = None) -> Path:
     """Returns the file of a split; raises `S4ecaError` where there is none, or several and no name."""
-    pattern = f"{name}_{split}.jsonl" if name else f"*{split}.jsonl"
     found = [
         path
         for folder in _FOLDERS
-        for path in sorted((root / folder).glob(pattern))
-        if name or path.name == f"{split}.jsonl" or path.name.endswith(f"_{split}.jsonl")
+        for path in visible(root / folder, "*.jsonl")
+        if (path.stem == f"{name}_{split}" if name else path.stem == split or path.stem.endswith(f"_{split}"))
     ]
     if len(found) == 1:
         return found[0]
     if found:
         raise S4ecaError(
             f"{root} has several files of the {split} split ({', '.join(str(path) for path in found)}):"
-            " choose one with name=… (data.name=NAME for NAME_train.jsonl)."
+            " choose one with data.name=NAME for NAME_train.jsonl, or move the others away."
         )
     wanted = [f"{name}_{split}.jsonl"] if name else [f"{split}.jsonl", f"NAME_{split}.jsonl"]
     places = ", ".join(str(root / folder / file) for folder in _FOLDERS for file in wanted)
-    raise S4ecaError(f"The {split} split was not found in {root}: give the folder of its file (looked for {places}).")
+    raise S4ecaError(
+        f"The {split} split was not found in {root}: give the folder of its file (looked for {places};"
+        f" {Listing().describe(root)})."
+    )
 
 
-def _read_lines(path: Path) -> list[tuple[dict[str, Any], tuple[int, int]]]:
-    """Returns what is kept of each line, and its place in the file."""
-    rows = []
-    offset, number = 0, 0
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is kept of a line: its number, its place in the file, its fields and what its segmentation takes up."""
+
+    number: int
+    span: tuple[int, int]
+    row: Row
+    extent: Extent | str | None
+
+
+def _read_lines(path: Path) -> list[_Line]:
+    lines = []
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    rows.append((_slim(json.loads(line.decode("utf-8")), number, path), (offset, len(line))))
-                offset += len(line)
-    except (OSError, ValueError) as error:
-        raise S4ecaError(f"Line {number} of {path} is no JSON ({error}): mend it or make the file again.") from error
-    return rows
+            for number, offset, content in byte_lines(stream):
+                row = read_row(unmark(content.decode("utf-8")), number, path)
+                kept = {key: row[key] for key in _KEPT if key in row}
+                lines.append(_Line(number, (offset, len(content)), kept, row_extent(row)))
+    except OSError as error:
+        raise S4ecaError(f"{path} cannot be read ({error.strerror}): make it readable.") from error
+    except (UnicodeDecodeError, DefectError):
+        decode(path.read_bytes(), path)  # names another encoding, or another kind of file
+        raise
+    return lines
 
 
-def _slim(row: Any, number: int, path: Path) -> dict[str, Any]:
-    """Returns a line's fields with `segmentation` as what kind it is of: `rle`, `polygons` or None."""
-    if not isinstance(row, dict) or not isinstance(row.get("sent"), str) or not isinstance(row.get("file_name"), str):
-        raise S4ecaError(f"Line {number} of {path} lacks a sent or a file_name: complete or remove it.")
-    for key, types in _TYPES.items():
-        if row.get(key) is not None and not isinstance(row[key], types):
-            wanted = " or ".join({int: "a whole number", str: "a text"}[type] for type in types)
-            raise S4ecaError(f"Line {number} of {path} has {key} {row[key]!r}, which is not {wanted}: mend it.")
-    parts = row.get("segmentation")
-    kind = None
-    if parts:
-        kind = "polygons" if isinstance(parts, list) and isinstance(parts[0], list) else "rle"
-    kept = ("sent", "file_name", "no_target", *_TYPES)
-    return {"segmentation": kind, **{key: row[key] for key in kept if row.get(key) is not None}}
-
-
-def _find_images(root: Path, images: str | None, rows: list[Any], path: Path, need_files: bool) -> Path:
+def _find_images(root: Path, images: str | None, rows: Sequence[Row], path: Path, need_files: bool) -> ImageFolder:
     """Returns the named image folder, or the one that has most of the lines' images."""
     if images:
         if need_files and not (root / images).is_dir():
             raise S4ecaError(f"There is no folder {root / images}: set data.images to the folder with the images.")
-        return root / images
-    folder, count = fullest_folder(root, (row["file_name"] for row, _ in rows))
+        return ImageFolder(root / images)
+    folder, count = fullest_folder(image_folders(root), (row["file_name"] for row in rows))
     if rows and count == 0 and need_files:
-        file_name = rows[0][0]["file_name"]
-        raise S4ecaError(
-            f"The images of {path} were not found: name their folder with images=… (looked for"
-            f" {', '.join(str(root / name / file_name) for name in IMAGE_FOLDERS)})."
-        )
+        raise S4ecaError(f"The images of {path} were not found{_looked_for(root, rows[0]['file_name'])}.")
     return folder
 
 
-def fullest_folder(root: Path, names: Iterable[str]) -> tuple[Path, int]:
-    """Returns which of `IMAGE_FOLDERS` below `root` has most of the files `names`, and how many; the first at a tie."""
-    wanted: dict[str, set[str]] = {}
-    for below, _, name in (name.rpartition("/") for name in names):
-        wanted.setdefault(below, set()).add(name)
+def _looked_for(root: Path, file_name: str) -> str:
+    """Returns what was looked for and what is there instead, with the remedy that fits."""
     listing = Listing()
-    counts = {
-        root / folder: sum(len(files & listing.folder(root / folder / below)) for below, files in wanted.items())
-        for folder in IMAGE_FOLDERS
-    }
-    return max(counts.items(), key=lambda item: item[1])
+    places = image_folders(root)
+    there = [place for place in places if any(name.lower().endswith(IMAGE_SUFFIXES) for name in listing.folder(place))]
+    if there:
+        return (
+            f": {listing.describe(there[0])}, and the first line asks for {file_name!r}; correct file_name, or name"
+            " another folder with data.images=FOLDER"
+        )
+    return (
+        f": name their folder with data.images=FOLDER (looked for"
+        f" {', '.join(str(place / file_name) for place in places)})"
+    )
 
 
-def _reference(
-    row: dict[str, Any],
-    derived: str,
-    span: tuple[int, int],
-    split: str,
-    folder: Path,
-    file: AnnotationFile,
-    number: int,
-) -> Reference:
-    where = f"Line {number} of {file.path}"
-    if row.get("split", split) in set(SPLITS) - {split}:
-        raise S4ecaError(f"{where} belongs to the {row['split']} split by its own field: take it out of this file.")
-    id, path = str(row.get("id", derived)), folder / row["file_name"]
-    no_target = bool(row.get("no_target"))
-    size = (row["height"], row["width"]) if "height" in row and "width" in row else None
-    if row["segmentation"] == "polygons" and size is None and path.is_file():
-        size = image_size(path, id)
-    mask = StoredMask(file, span, size, id)
-    if row["segmentation"] is None and not no_target:
-        raise S4ecaError(f"{where} has no segmentation: complete it, or set no_target if nothing is meant.")
-    if row["segmentation"] is not None and no_target and mask.covers():
-        raise S4ecaError(f"{where} is marked no_target and its mask is not empty: mend one of the two.")
-    source: MaskSource = EmptyMask(path, size, id) if row["segmentation"] is None else mask
-    return Reference(id, path, row["sent"].strip(), split, row.get("category_name"), source, no_target)
+def _reference(line: _Line, id: str, split: str, folder: ImageFolder, file: AnnotationFile) -> Reference:
+    row, extent, path = line.row, line.extent, folder.file(line.row["file_name"])
+    size = row_size(row, extent, path, id)
+    raise_first(row_defects(row, extent, size, split, id, line.number, file.path))
+    no_target = row["no_target"]
+    mask: MaskSource = EmptyMask(path, size, id)
+    if extent is not None:
+        mask = StoredMask(file, line.span, size, id)
+        if no_target and mask.covers():
+            text = (
+                f"Line {line.number} of {file.path} is marked no_target and its mask is not empty: mend one of the two."
+            )
+            raise DefectError(text, "no-target-with-mask", id)
+    return Reference(id, path, row["sent"].strip(), split, row.get("category_name"), mask, no_target)
 
 
 def write_jsonl(references: References, out: Path, images: str) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.readers.jsonl import JsonlDataModule, read_jsonl, write_jsonl
+from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
+from s4eca.data.readers.phrases import split_phrase
 from s4eca.data.readers.refer import ReferDataModule, read_refer
 from s4eca.data.readers.refer_layout import find_refs
 from s4eca.data.readers.refer_writer import write_refer
@@ -15,6 +17,8 @@ from s4eca.data.readers.rrsis_d import RRSISDDataModule, has_refs, read_rrsis_d
 from s4eca.data.readers.writing import References
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
+from s4eca.text import byte_lines
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def detect_layout(root: str | Path) -> str:
             return name
     raise S4ecaError(
         f"{root} has no layout that is known, such as refs(….p) with instances.json (rrsis_d, refer),"
-        " output_phrase_….txt (refsegrs, risbench) or ….jsonl (jsonl): see data/README.md, or name the layout."
+        f" output_phrase_….txt (refsegrs, risbench) or ….jsonl (jsonl), and {Listing().describe(root)}: see"
+        " data/README.md, or name the layout."
     )
 
 
@@ -63,16 +68,17 @@ def get_layout(name: str) -> DataLayout:
     return LAYOUTS[name]
 
 
-def _has_phrases(root: Path, folders: tuple[str, ...], with_endings: bool) -> bool:
-    """Returns whether there is a phrase file whose names have endings, as RISBench's, or have none, as RefSegRS's."""
-    for base in (root / folder for folder in folders):
-        for path in sorted(base.glob("output_phrase_*.txt")):
-            with path.open("rb") as stream:
-                first = next((line for line in stream if line.strip()), b"").decode("utf-8", "replace")
-            name = first.strip().partition(" ")[0].removeprefix("<").removesuffix(">")
-            if name and bool(Path(name).suffix) == with_endings:
-                return True
-    return False
+def _phrase_files(root: Path, folders: tuple[str, ...]) -> list[Path]:
+    return [path for folder in folders for path in visible(root / folder, "output_phrase_*.txt")]
+
+
+def _is_of_risbench(path: Path) -> bool:
+    """Returns whether a phrase file is RISBench's, whose names have endings; RefSegRS's have none, or that of TIFF."""
+    if (path.parent / "img_rgb").is_dir():
+        return True
+    with path.open("rb") as stream:
+        first = next((line for _, _, line in byte_lines(stream)), b"").decode("utf-8", "replace")
+    return Path(split_phrase(first)[0]).suffix.lower() in set(IMAGE_SUFFIXES) - {".tif", ".tiff"}
 
 
 def _is_refer(root: Path) -> bool:
@@ -80,15 +86,17 @@ def _is_refer(root: Path) -> bool:
 
 
 def _is_risbench(root: Path) -> bool:
-    return _has_phrases(root, ("", "RISBench_dataset", "RISBench", "RISBench/RISBench_dataset"), True)
+    files = _phrase_files(root, ("", "RISBench_dataset", "RISBench", "RISBench/RISBench_dataset"))
+    return any(_is_of_risbench(path) for path in files)
 
 
 def _is_refsegrs(root: Path) -> bool:
-    return _has_phrases(root, ("", "RefSegRS", "RefSegRS/RefSegRS", "new_dataset2"), False)
+    files = _phrase_files(root, ("", "RefSegRS", "RefSegRS/RefSegRS", "new_dataset2"))
+    return any(not _is_of_risbench(path) for path in files)
 
 
 def _is_jsonl(root: Path) -> bool:
-    return any(next((root / folder).glob("*.jsonl"), None) for folder in ("", "datainfo"))
+    return any(visible(root / folder, "*.jsonl") for folder in ("", "datainfo"))
 
 
 LAYOUTS = {

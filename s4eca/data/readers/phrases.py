@@ -1,14 +1,18 @@
 """The phrase files of RefSegRS and RISBench: a name and an expression on every line."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from s4eca.data.masks import FileMask
 from s4eca.data.readers.checks import check_count, check_files, check_unique
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
+from s4eca.text import byte_lines, decode, unmark
 
-_FORBIDDEN = set('/\\<>:"|?*\0')
+_FORBIDDEN = set('/\\<>:"|?*\0\ufeff')
+_NOT_ONE_LINE = set("\n\r\0\ufeff")
 
 
 @dataclass(frozen=True)
@@ -21,24 +25,45 @@ class Layout:
 
 
 def read_phrases(path: Path) -> list[tuple[int, str, str]]:
-    """Returns line number (from 1), name and expression of every line that is not blank.
+    """Returns number (from 1), name and expression of every line that is not blank, see `split_phrase`.
 
     Raises:
-        S4ecaError: the file is no UTF-8 text, or a line has no expression.
+        S4ecaError: the file is no UTF-8 text, or a line has no name or no expression.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise S4ecaError(f"{path} cannot be read as text ({error}): unpack the archive again.") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise S4ecaError(f"{path} cannot be read ({error.strerror}): make it readable.") from error
+    decode(content, path)
     phrases = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for number, _, raw in byte_lines([content]):
+        line = unmark(raw.decode("utf-8")).strip()
+        if not line:
             continue
-        name, _, expression = line.strip().partition(" ")
-        if not expression.strip():
-            raise S4ecaError(f"Line {number} of {path} has no expression ({line!r}): complete or remove it.")
-        phrases.append((number, name, expression.strip()))
+        name, expression = split_phrase(line)
+        if not name or not expression:
+            lacking = "expression" if name else "name"
+            raise S4ecaError(f"Line {number} of {path} has no {lacking} ({line!r}): complete or remove it.")
+        phrases.append((number, name, expression))
     return phrases
+
+
+def split_phrase(line: str) -> tuple[str, str]:
+    r"""Returns the name that a line begins with and its expression, either of them empty where there is none.
+
+    The name ends at any white space (blanks, tabs, full-width and no-break blanks) or stands in angle brackets.
+
+    >>> split_phrase("<7.png> the red roof")
+    ('7.png', 'the red roof')
+    >>> split_phrase("7\tthe red roof")
+    ('7', 'the red roof')
+    """
+    line = line.strip()
+    bracketed = re.match("<([^<>]+)>", line)
+    if bracketed:
+        return bracketed[1].strip(), line[bracketed.end() :].strip()
+    name, expression = [*line.split(maxsplit=1), "", ""][:2]
+    return name.removeprefix("<").removesuffix(">"), expression
 
 
 def check_references(
@@ -58,7 +83,7 @@ def check_references(
     check_unique(references, layout.phrases)
     if need_files:
         check_files(references, [reference.image for reference in references])
-        check_files(references, [layout.masks / reference.image.name for reference in references])
+        check_files(references, [item.mask.path for item in references if isinstance(item.mask, FileMask)])
     check_count(name, split, len(references), expected, strict_counts)
 
 
@@ -75,7 +100,11 @@ def check_phrases(references: Mapping[str, Iterable[Reference]], title: str) -> 
             where = f"{title} cannot hold reference {item.id!r} of the {split} split"
             if item.no_target:
                 raise S4ecaError(f"{where}, which is marked as having no target: convert to jsonl or rrsis_d.")
-            if not item.expression or item.expression != item.expression.strip() or set(item.expression) & {"\n", "\r"}:
+            if (
+                not item.expression
+                or item.expression != item.expression.strip()
+                or set(item.expression) & _NOT_ONE_LINE
+            ):
                 raise S4ecaError(
                     f"{where}, whose expression {item.expression!r} is not one line of text: convert to jsonl."
                 )

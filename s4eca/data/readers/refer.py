@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from s4eca.data.datamodule import ReferringDataModule
+from s4eca.data.defects import DefectError, raise_first
+from s4eca.data.images import image_size
 from s4eca.data.masks import EmptyMask, StoredMask
 from s4eca.data.readers.checks import (
     SPLITS,
@@ -18,6 +20,7 @@ from s4eca.data.readers.checks import (
     published_counts,
 )
 from s4eca.data.readers.collection import paused_collection
+from s4eca.data.readers.refer_checks import check_mask, entry_defects
 from s4eca.data.readers.refer_files import Instances, ReferEntry, read_instances, read_refer_entries
 from s4eca.data.readers.refer_layout import Layout, find_layout
 from s4eca.data.references import MaskSource, Reference
@@ -77,7 +80,8 @@ def read_layout(
     """Parses the annotation files once and returns the references of several splits; no image is looked for.
 
     Raises:
-        S4ecaError: a file is damaged, an entry points to nothing, or one without a target has a mask.
+        S4ecaError: a file is damaged, an entry of any split has no or an unclear truth, or one without a target has a
+            mask.
     """
     check_by_split("split_names", split_names, str)
     wanted: dict[str, list[str]] = {}
@@ -87,44 +91,38 @@ def read_layout(
     with paused_collection():
         instances = read_instances(layout.instances, layout.images)
         entries = read_refer_entries(layout.refs)
-        _check_segmentations(entries, instances, layout)
         for entry in entries:
+            raise_first(entry_defects(entry, instances, layout.refs))
             for split in wanted.get(entry.split, ()):
                 references[split] += _references(entry, split, layout, instances)
     return references
 
 
-def _check_segmentations(entries: Sequence[ReferEntry], instances: Instances, layout: Layout) -> None:
-    """Raises `S4ecaError` where an annotation that an expression with a target points to has no mask."""
-    empty = {id for id, annotation in instances.annotations.items() if annotation.empty}
-    for id in (id for entry in entries if empty and not entry.no_target for id in entry.annotations):
-        if id in empty:
-            raise S4ecaError(f"Annotation {id} of {layout.instances} has no segmentation: download the file again.")
-
-
 def _references(entry: ReferEntry, split: str, layout: Layout, instances: Instances) -> list[Reference]:
-    image = instances.images.get(entry.image_id)
-    missing = [id for id in entry.annotations if id not in instances.annotations and not entry.no_target]
-    if image is None or missing:
-        raise S4ecaError(
-            f"Reference {entry.ref_id} of {layout.refs} points to annotation {missing[0] if missing else entry.ann_id}"
-            f" of image {entry.image_id}, which {layout.instances} lacks: take both files from the same download."
-        )
+    """Returns one reference for each sentence of an entry that `entry_defects` finds nothing wrong with."""
+    if not entry.sentences:
+        return []
+    image = instances.images[entry.image_id]
     annotations = [instances.annotations[id] for id in entry.annotations if id in instances.annotations]
     spans = tuple(number for annotation in annotations if not annotation.empty for number in annotation.span)
     ids = {annotation.category_id for annotation in annotations} - {None} or {entry.category_id}
     category = instances.categories.get(ids.pop()) if len(ids) == 1 else None
-    base = str(entry.ref_id) if entry.id is None else entry.id
+    size = image.size
+    if size is None and any(annotation.drawn for annotation in annotations) and image.path.is_file():
+        size = image_size(image.path, entry.name)
+        check_mask(annotations, size, entry.name, instances)
     references = []
     for position, sentence in enumerate(entry.sentences):
-        id = base if len(entry.sentences) == 1 else f"{base}_{position}"
-        mask: MaskSource = EmptyMask(image.path, image.size, id)
+        id = entry.name if len(entry.sentences) == 1 else f"{entry.name}_{position}"
+        mask: MaskSource = EmptyMask(image.path, size, id)
         if spans:
-            mask = StoredMask(instances.file, spans, image.size, id)
+            mask = StoredMask(instances.file, spans, size, id)
             if entry.no_target and mask.covers():
-                raise S4ecaError(
+                raise DefectError(
                     f"Reference {id} of {layout.refs} is marked no_target and its mask in {layout.instances} is not"
-                    " empty: mend one of the two."
+                    " empty: mend one of the two.",
+                    "no-target-with-mask",
+                    id,
                 )
         references.append(Reference(id, image.path, sentence, split, category, mask, entry.no_target))
     return references

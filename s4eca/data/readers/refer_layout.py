@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from s4eca.data.readers.listing import Listing
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
 
 _BASES = ("", "refer/data")
 _FOLDERS = ("JPEGImages", "PNGImages")
@@ -68,8 +70,8 @@ def find_layout(
         if len(found) != 1:
             listed = ", ".join(str(path.relative_to(root)) for path in found) or "none"
             raise S4ecaError(
-                f"One refs file is needed below {root} and {len(found)} were found ({listed}):"
-                " name it with dataset=… and split_by=… or refs=…."
+                f"One refs file is needed below {root} and {len(found)} were found ({listed}), while"
+                f" {Listing().describe(root)}: name it with data.dataset=… and data.split_by=… or data.refs=…."
             )
         dataset, refs = found[0].parent.name if found[0].parent != root else "", found[0].name
     names = Names(
@@ -88,7 +90,7 @@ def find_layout(
 def find_refs(root: Path) -> list[Path]:
     """Returns the refs files in `root`, in its folders and in those of `refer/data`, in order of their paths."""
     patterns = [f"{base}{name}" for base in ("", "*/", "refer/data/*/") for name in ("*refs*.p", "*refs*.json")]
-    return sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
+    return sorted(path for pattern in patterns for path in visible(root, pattern) if path.is_file())
 
 
 def _is_by(path: Path, split_by: str | None) -> bool:
@@ -137,5 +139,5 @@ def locate(root: Path, names: Names, images: Path | None, need_files: bool = Tru
     what = " and ".join(sorted(absent)) or "one folder that holds all three parts"
     raise S4ecaError(
         f"{names.title} is not complete in {root}, {what} was not found: arrange the files as data/README.md shows"
-        f" (looked for {', '.join(dict.fromkeys(looked))})."
+        f" (looked for {', '.join(dict.fromkeys(looked))}; {Listing().describe(root)})."
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,6 +11,8 @@ from PIL import Image
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
 from s4eca.data.readers.checks import check_split
+from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
+from s4eca.data.readers.names import ImageFolder, below
 from s4eca.data.readers.phrases import Layout, check_phrases, check_references, read_phrases
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, flatten, place_as, save_grid
@@ -50,12 +53,13 @@ def read_refsegrs(
     strict_counts: bool = False,
     expected: Mapping[str, int] = REFSEGRS_COUNTS,
     need_files: bool = True,
+    threshold: int | None = None,
 ) -> list[Reference]:
     """Reads one split in the order of its phrase file.
 
-    A line is `<id> <expression>`; image and mask are `<id>.tif`. Masks are semantic: every instance of the class, grey
-    values above 50. The category is the class that the expression names first, the longer name where two begin
-    together ("road marking" before "road"), None where it names none.
+    A line is `<id> <expression>`; image and mask are `<id>.tif`, see `place`. Masks are semantic: every instance of the
+    class. The category is the class that the expression names first, the longer name where two begin together ("road
+    marking" before "road"), None where it names none.
 
     Args:
         root: the folder with `images/`, or one above it.
@@ -63,25 +67,46 @@ def read_refsegrs(
         strict_counts: a split size other than the published one is an error instead of a warning.
         expected: published split sizes.
         need_files: False to read the phrases without images and masks.
+        threshold: see `FileMask`.
 
     Raises:
         S4ecaError: files are missing, or a line has no expression.
     """
     check_split(split)
     layout = find_layout(root, split, need_files)
-    references = [
-        Reference(
-            id=id,
-            image=layout.images / f"{id}.tif",
-            expression=expression,
-            split=split,
-            category=category_of(expression),
-            mask=FileMask(layout.masks / f"{id}.tif", id=id),
-        )
-        for _, id, expression in read_phrases(layout.phrases)
-    ]
+    images, masks = ImageFolder(layout.images), ImageFolder(layout.masks)
+    references = []
+    for number, name, expression in read_phrases(layout.phrases):
+        id, image, mask = place(name, images, masks)
+        if need_files and goes_on(name, image):
+            raise S4ecaError(
+                f"Line {number} of {layout.phrases} begins with {name!r}, which is no image's id"
+                f" ({f'{name} {expression}'!r}): put a blank or a tab behind the id."
+            )
+        target = FileMask(mask, threshold, id)
+        references.append(Reference(id, image, expression, split, category_of(expression), target))
     check_references(references, layout, f"RefSegRS in {root}", split, expected, strict_counts, need_files)
     return references
+
+
+def place(name: str, images: ImageFolder, masks: ImageFolder) -> tuple[str, Path, Path]:
+    """Returns id, image and mask of a name at the beginning of a line.
+
+    The image is `<name>.tif`. Where that is not there and the name has the ending of an image, which then is none of
+    the id, it is the file of that name or else `<id>.tif`; all by the rules of `ImageFolder`.
+    """
+    id = below(name)
+    image = images.find(f"{id}.tif")
+    if image is None and Path(id).suffix.lower() in IMAGE_SUFFIXES:
+        image, id = images.find(id), str(Path(id).with_suffix(""))
+    image = image or images.file(f"{id}.tif")
+    inside = image.relative_to(images.path)
+    return "/".join(id.split("/")[-len(inside.parts) :]), image, masks.file(str(inside))
+
+
+def goes_on(name: str, image: Path) -> bool:
+    """Whether a name goes on over a comma or the like, and no such image is there: no white space ends the id."""
+    return bool(re.search("[,;|]", name)) and not image.exists()
 
 
 def find_layout(root: str | Path, split: str, need_files: bool = True) -> Layout:
@@ -105,7 +130,8 @@ def find_layout(root: str | Path, split: str, need_files: bool = True) -> Layout
             names += [] if text else [candidates[0].name]
             lacking.append(f"{', '.join(names)} in {base}")
     raise S4ecaError(
-        f"RefSegRS is not complete in {root}: not found {'; '.join(lacking)}; see data/README.md for the layout."
+        f"RefSegRS is not complete in {root}: not found {'; '.join(lacking)}; {Listing().describe(root)}; see"
+        " data/README.md for the layout."
     )
 
 
@@ -155,10 +181,19 @@ def write_refsegrs(references: References, out: Path, images: str) -> None:
 
 
 class RefSegRSDataModule(ReferringDataModule):
-    """RefSegRS."""
+    """RefSegRS.
+
+    Args:
+        threshold: see `FileMask`.
+        options: as for `ReferringDataModule`.
+    """
 
     name = "refsegrs"
 
+    def __init__(self, *, threshold: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.threshold = threshold
+
     def read(self, split: str) -> list[Reference]:
         """Returns the references of a split, see `read_refsegrs`."""
-        return read_refsegrs(self.root, split, self.strict_counts)
+        return read_refsegrs(self.root, split, self.strict_counts, threshold=self.threshold)

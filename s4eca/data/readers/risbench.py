@@ -1,5 +1,6 @@
 """Reader for RISBench (CroBIM, arXiv:2410.08613)."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from PIL import Image
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.masks import FileMask
 from s4eca.data.readers.checks import check_split, unique_ids
+from s4eca.data.readers.listing import IMAGE_SUFFIXES, Listing
+from s4eca.data.readers.names import ImageFolder, below
 from s4eca.data.readers.phrases import Layout, check_phrases, check_references, read_phrases
 from s4eca.data.readers.refer_layout import check_root
 from s4eca.data.readers.writing import References, flatten, place_as, save_grid
@@ -18,7 +21,6 @@ from s4eca.errors import S4ecaError
 
 # The sum, 52,472, is the published one; how it splits is what users of the dataset report.
 RISBENCH_COUNTS = {"train": 26_300, "val": 10_013, "test": 16_159}
-THRESHOLD = 0  # reads masks of 0 and 255 and of 0 and 1 alike
 
 _BASES = ("", "RISBench_dataset", "RISBench", "RISBench/RISBench_dataset")
 # The release, then names that some users have given its folders.
@@ -29,7 +31,7 @@ def read_risbench(
     root: str | Path,
     split: str,
     strict_counts: bool = False,
-    threshold: int = THRESHOLD,
+    threshold: int | None = None,
     expected: Mapping[str, int] = RISBENCH_COUNTS,
     need_files: bool = True,
 ) -> list[Reference]:
@@ -43,7 +45,7 @@ def read_risbench(
         root: the folder with `img_rgb/` and `mask/`, or one above it.
         split: `train`, `val` or `test`.
         strict_counts: a split size other than the published one is an error instead of a warning.
-        threshold: a pixel belongs to the mask when its grey value is above it.
+        threshold: see `FileMask`.
         expected: published split sizes.
         need_files: False to read the phrases without images and masks.
 
@@ -52,23 +54,26 @@ def read_risbench(
     """
     check_split(split)
     layout = find_layout(root, split, need_files)
-    names, expressions = [], []
-    for number, text, expression in read_phrases(layout.phrases):
-        name = text.removeprefix("<").removesuffix(">")
-        if not Path(name).suffix or Path(name).name != name:
+    images, masks = ImageFolder(layout.images), ImageFolder(layout.masks)
+    phrases = read_phrases(layout.phrases)
+    for number, name, expression in phrases:
+        if not is_file_name(name):
             raise S4ecaError(
-                f"Line {number} of {layout.phrases} does not begin with the name of an image file ({text!r}):"
-                " complete or remove it."
+                f"Line {number} of {layout.phrases} does not begin with the name of an image file"
+                f" ({f'{name} {expression}'!r}): complete or remove it."
             )
-        names.append(name)
-        expressions.append(expression)
-    ids = unique_ids([Path(name).stem for name in names])
+    ids = unique_ids([Path(below(name)).stem for _, name, _ in phrases])
     references = [
-        Reference(id, layout.images / name, expression, split, None, FileMask(layout.masks / name, threshold, id))
-        for id, name, expression in zip(ids, names, expressions, strict=True)
+        Reference(id, images.file(name), expression, split, None, FileMask(masks.file(name), threshold, id))
+        for id, (_, name, expression) in zip(ids, phrases, strict=True)
     ]
     check_references(references, layout, f"RISBench in {root}", split, expected, strict_counts, need_files)
     return references
+
+
+def is_file_name(name: str) -> bool:
+    """Whether the name at the beginning of a line is that of an image, and leads to no place outside its folder."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and ".." not in re.split(r"[\\/]", name)
 
 
 def find_layout(root: str | Path, split: str, need_files: bool = True) -> Layout:
@@ -92,7 +97,8 @@ def find_layout(root: str | Path, split: str, need_files: bool = True) -> Layout
         else:
             lacking.append(str(base))
     raise S4ecaError(
-        f"RISBench is not complete in {root}: not found {'; '.join(lacking)}; see data/README.md for the layout."
+        f"RISBench is not complete in {root}: not found {'; '.join(lacking)}; {Listing().describe(root)}; see"
+        " data/README.md for the layout."
     )
 
 
@@ -137,7 +143,7 @@ class RISBenchDataModule(ReferringDataModule):
 
     name = "risbench"
 
-    def __init__(self, *, threshold: int = THRESHOLD, max_tokens: int = 50, **options: Any) -> None:
+    def __init__(self, *, threshold: int | None = None, max_tokens: int = 50, **options: Any) -> None:
         super().__init__(max_tokens=max_tokens, **options)
         self.threshold = threshold
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from s4eca.data.dataset import read_image
+from s4eca.data.images import read_image
 from s4eca.data.references import Reference
 from s4eca.errors import S4ecaError
 

@@ -10,12 +10,13 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from s4eca.data.dataset import read_image
+from s4eca.data.images import read_image
 from s4eca.data.readers.checks import check_split
 from s4eca.data.sampler import EpochSampler
 from s4eca.data.semantic.isaid import read_isaid
 from s4eca.data.semantic.labelled import LabelledImage, SemanticSample
 from s4eca.data.semantic.palette import ISAID_CLASSES, ISAID_LABELS, read_labels
+from s4eca.data.workers import Unpacking, loading
 from s4eca.errors import S4ecaError
 
 
@@ -166,15 +167,10 @@ class SemanticDataModule(LightningDataModule):
                 f"The {self.evaluated} split has {batches} batches for {replicas} processes: evaluate it with"
                 f" trainer.devices={batches} or fewer, or a smaller data.batch_size."
             )
-        return DataLoader(
-            dataset,
+        return Unpacking(
+            **loading(dataset, list, self.num_workers, self.seed),
             batch_size=self.batch_size,
             sampler=EpochSampler(len(dataset), num_replicas=replicas, rank=rank, block=self.batch_size),
-            collate_fn=list,
-            num_workers=self.num_workers,
-            worker_init_fn=_start_worker,
-            # its own, so that opening an iterator leaves the global random state alone
-            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _whole(self, split: str) -> list[LabelledImage]:
@@ -189,11 +185,6 @@ class SemanticDataModule(LightningDataModule):
             raise S4ecaError(
                 "The test split of iSAID has no labels to score against: evaluate with split=val, or predict only."
             )
-
-
-def _start_worker(worker_id: int) -> None:  # noqa: ARG001
-    # the workers are the parallelism
-    torch.set_num_threads(1)
 
 
 def _at_least(lowest: int, value: int, name: str) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from s4eca.data.readers.checks import check_split
 from s4eca.data.readers.listing import Listing
+from s4eca.data.readers.names import ImageFolder
 from s4eca.data.semantic.labelled import LabelledImage
 from s4eca.errors import S4ecaError
 
@@ -59,27 +60,35 @@ def read_isaid(
     check_split(split)
     layout = find_layout(root, split, patches)
     listing = Listing()
+    labels_of = [ImageFolder(folder, listing) for folder in layout.labels if split != "test"]
+    endings = (LABEL_ENDING.lower(), _INSTANCE_ENDING.lower())
     names = sorted(
         name
         for name in listing.folder(layout.images)
-        if name.endswith(".png") and not name.startswith(".") and not name.endswith((LABEL_ENDING, _INSTANCE_ENDING))
+        if name.lower().endswith(".png") and not name.lower().endswith(endings)
     )
     items = []
     missing = []
     for name in names:
-        stem = name.removesuffix(".png")
-        places = [folder / f"{stem}{LABEL_ENDING}" for folder in layout.labels] if split != "test" else []
-        labels = next((place for place in places if listing.has(place)), None)
-        if places and labels is None:
-            missing.append(places[0].name)
+        stem = name[: -len(".png")]
+        found = [folder.find(f"{stem}{LABEL_ENDING}") for folder in labels_of]
+        labels = next((path for path in found if path), None)
+        if found and labels is None:
+            missing.append(f"{stem}{LABEL_ENDING}")
         items.append(LabelledImage(stem, layout.images / name, split, labels, coloured=not layout.patches))
     if missing:
         raise S4ecaError(
             f"{len(missing):,} of {len(names):,} label maps of the {split} split of iSAID are missing"
             f" ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}; looked in"
-            f" {', '.join(map(str, layout.labels))}): unpack the dataset's archives again."
+            f" {', '.join(map(str, layout.labels))}), and {listing.describe(layout.labels[-1])}: complete"
+            " the folder."
         )
     counts = PATCH_COUNTS if layout.patches else SCENE_COUNTS
+    if not items:
+        raise S4ecaError(
+            f"The {split} split of iSAID is empty, no .png file is there and {listing.describe(layout.images)}: set"
+            " data.root to the folder that holds the whole dataset."
+        )
     check_size(f"The {split} split of iSAID in {layout.images}", len(items), counts.get(split), layout, strict_counts)
     return items
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s4eca.data.dataset import read_image
+from s4eca.data.file_kinds import explained
+from s4eca.data.images import read_image
 from s4eca.data.semantic.labelled import IGNORED, LabelledImage
 from s4eca.errors import S4ecaError
 
@@ -78,14 +79,9 @@ def read_labels(item: LabelledImage) -> np.ndarray | None:
 
 
 def _read_ids(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            mode, stored = image.mode, image.tile[0].args if image.tile else None
-            ids = np.array(image)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise S4ecaError(
-            f"The label map {path} cannot be decoded ({error}): replace the file with a whole copy."
-        ) from error
+    with explained(f"The label map {path} cannot be decoded", path), Image.open(path) as image:
+        mode, stored = image.mode, image.tile[0].args if image.tile else None
+        ids = np.array(image)
     if mode not in ("L", "P"):  # mmsegmentation's converter writes P, and the ids are its indices
         raise S4ecaError(
             f"The label map {path} has mode {mode} where one byte per pixel, the class id, is expected: make the"

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s4eca.data.dataset import read_image
-from s4eca.data.masks import image_size
+from s4eca.data.images import image_size, read_image
 from s4eca.data.semantic.isaid import LABEL_ENDING, OVERLAP, PATCH, PATCH_COUNTS, read_isaid
 from s4eca.data.semantic.labelled import IGNORED, LabelledImage
 from s4eca.data.semantic.palette import read_labels
 from s4eca.errors import S4ecaError
 from s4eca.files import make_folder
+from s4eca.folders import visible
 
 Window = tuple[int, int, int, int]
 """First and last row, first and last column; the ends exclusive."""
@@ -124,7 +124,7 @@ def _name(id: str, window: Window) -> str:
 
 def _check_others(folder: Path, wanted: set[str]) -> None:
     """Raises where a folder holds patches that do not belong to this cut: a reader would take them too."""
-    others = sorted(path.name for path in folder.glob("*.png") if path.name not in wanted and path.name[0] != ".")
+    others = [path.name for path in visible(folder, "*.png") if path.name not in wanted]
     if others:
         raise S4ecaError(
             f"{folder} holds {len(others):,} images that are no patches of these scenes, size and overlap"

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from s4eca.wording import indefinite
+
 T = TypeVar("T")
 
 COLOURS = ("red", "orange", "green", "blue", "white", "gray")
@@ -84,7 +86,7 @@ class Description:
     """What an expression says of its target, without the words that depend on where the things are.
 
     Attributes:
-        article: the first word.
+        article: `The` or `A`; the latter is written `An` before a vowel.
         attributes: which of size and colour are named.
         form: `attribute`, `place` or `relation`.
         anchor: number of the thing that a relation leads to, with its own place.
@@ -131,7 +133,8 @@ def express(things: Sequence[Thing], target: int, description: Description) -> s
         words = _related(thing, attributes, things[description.anchor])
     else:
         words = thing.words(attributes)
-    return f"{description.article} {words}"
+    said = indefinite(words) if description.article == "A" else f"{description.article} {words}"
+    return said[0].upper() + said[1:]
 
 
 def _place_things(rng: np.random.Generator) -> tuple[Thing, ...]:

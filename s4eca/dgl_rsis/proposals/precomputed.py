@@ -1,7 +1,6 @@
 """Masks that the user made elsewhere (FreeSOLO, CutLER, Mask2Former), read from a folder."""
 
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from s4eca.data.rle import paint, read_region
+from s4eca.data.rle import paint, read_rle
 from s4eca.dgl_rsis.base import Proposer
 from s4eca.dgl_rsis.parts import Proposals, View
 from s4eca.dgl_rsis.proposals.screens import check_screens, nothing, screen
 from s4eca.errors import S4ecaError
+from s4eca.text import read_json
+
+# a header that promises more than there is memory for is as damaged as any other
+_UNREADABLE = (
+    *(ValueError, TypeError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile),
+    *(RecursionError, MemoryError),
+)
 
 
 class Precomputed(Proposer):
@@ -72,7 +78,7 @@ class Precomputed(Proposer):
             masks, scores = _read_npz(path) if path.suffix == ".npz" else _read_json(path)
             if scores.shape != (len(masks),) or not np.isfinite(scores).all():
                 raise ValueError("its scores are not one finite number a mask")
-        except (ValueError, TypeError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise S4ecaError(f"The masks in {path} cannot be read ({error}); write them as documented.") from error
         height, width = view.size
         fitted = [_fit(mask, (height, width)) for mask in masks]
@@ -100,10 +106,10 @@ def _read_npz(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def _read_json(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
-    regions = json.loads(path.read_text())
+    regions = read_json(path)
     if not isinstance(regions, list) or not all(isinstance(region, dict) for region in regions):
         raise ValueError("it is not a list of RLE dicts")
-    masks = [paint(*read_region(region, None)) for region in regions]
+    masks = [paint(*read_rle(region)) for region in regions]
     return masks, np.array([float(region.get("score", 1.0)) for region in regions], np.float32)
 
 

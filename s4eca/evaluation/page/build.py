@@ -19,6 +19,7 @@ from s4eca.errors import S4ecaError
 from s4eca.evaluation.about import is_shuffled
 from s4eca.evaluation.metrics import AREA, NO_TARGET, PRECISION
 from s4eca.evaluation.page import figures, wording
+from s4eca.evaluation.page.costs import list_costs
 from s4eca.evaluation.page.panels import GROUPS, Panel
 from s4eca.evaluation.pictures import FALSE, MISSED, PREDICTION, TRUTH, draw_tiles
 from s4eca.evaluation.results import Evaluation
@@ -92,6 +93,7 @@ def write_page(folder: Path, evaluation: Evaluation, summary: Mapping[str, Any],
         title=wording.headline(evaluation.about),
         name=evaluation.about.get("name"),
         facts=wording.list_facts(evaluation.about),
+        costs=list_costs(evaluation.about),
         shuffled=is_shuffled(evaluation.about),
         command=evaluation.about.get("command"),
         explanations={protocol: wording.explain(protocol, evaluation.about) for protocol in evaluation.rows},

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s4eca.data.dataset import read_image
+from s4eca.data.images import read_image
 from s4eca.data.references import Reference
 from s4eca.data.resize import resize_mask
 from s4eca.errors import S4ecaError
@@ -72,6 +72,7 @@ class Panel:
         reference: Reference,
         prediction: np.ndarray,
         steps: Mapping[str, Image.Image] | None = None,
+        depth: int = 8,
     ) -> "Panel":
         """Reads image and truth of a chosen sample from the dataset.
 
@@ -82,11 +83,12 @@ class Panel:
             reference: the same sample in the dataset.
             prediction: (H, W) bool at the image's size.
             steps: see above.
+            depth: see `open_image`.
 
         Raises:
             S4ecaError: a file cannot be decoded, or the prediction is of another size.
         """
-        image = read_image(reference.image, reference.id)
+        image = read_image(reference.image, reference.id, depth)
         truth = reference.mask.decode()
         size = (image.shape[0], image.shape[1])
         return cls(choice, image, truth if truth.shape == size else resize_mask(truth, size), prediction, steps or {})

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from s4eca.evaluation.about import FOR_PROGRAMS, name_backbone, stated_backbones
+
 NOTHING = "\N{EN DASH}"
 
 _SIZES = {
@@ -18,20 +20,26 @@ _RULES = {
     "detris": "A hit at X is IoU > X, X in float32; IoU is I / (U + 1e-6) (CRIS, ETRIS, DETRIS).",
 }
 
-# `parts` is for programs: nested settings and hashes
-_TITLE = ("dataset", "split", "name", "command", "notes", "parts")
+# with a place of their own on the page, or for programs
+_TITLE = ("dataset", "split", "name", "command", "notes", "cost", *FOR_PROGRAMS)
 _LABELS = {
-    "checkpoint": "Checkpoint",
-    "predictions": "Predictions",
-    "selected_by": "Checkpoint chosen by",
-    "expressions": "Expressions",
-    "trained_on": "Trained on",
     "tuning": "Tuning method",
+    "backbones": "Backbones",
+    "fusion": "Fusion",
+    "decoder": "Decoder",
+    "loss": "Loss",
+    "trained_on": "Trained on",
+    "training_data": "Training data",
+    "checkpoint": "Checkpoint",
+    "selected_by": "Checkpoint chosen by",
+    "predictions": "Predictions",
+    "expressions": "Expressions",
     "learned_parameters": "Trainable parameters",
     "method_share": "Method's share of the towers",
     "seed": "Seed",
     "image_size": "Image size",
     "resize": "Resizing",
+    "depth": "Bits in use of the images' samples",
     "max_tokens": "Tokens per expression",
     "precision": "Precision",
     "data": "Data fingerprint",
@@ -73,7 +81,22 @@ def list_facts(about: Mapping[str, Any]) -> list[Fact]:
     """Returns what `about` holds beside title and command: known keys first, then all others under their own name."""
     known = [key for key in _LABELS if key in about]
     others = [key for key in about if key not in _LABELS and key not in _TITLE]
-    return [Fact(_LABELS.get(key, _spoken(key)), _value(about[key], key)) for key in [*known, *others]]
+    facts = []
+    for key in [*known, *others]:
+        if key == "backbones":
+            facts += [Fact(_role(role), _backbone(base)) for role, base in stated_backbones(about).items()]
+        else:
+            facts.append(Fact(_LABELS.get(key, _spoken(key)), _value(about[key], key)))
+    return facts
+
+
+def _role(role: str) -> str:
+    return f"{_spoken(role)} backbone" if role in ("vision", "text") else _spoken(role)
+
+
+def _backbone(base: Mapping[str, Any]) -> str:
+    options = base.get("options")
+    return name_backbone(base) + _hash(base) + (f"; {_value(options)}" if options else "")
 
 
 def explain(protocol: str, about: Mapping[str, Any]) -> str:
@@ -83,6 +106,11 @@ def explain(protocol: str, about: Mapping[str, Any]) -> str:
     what = given or _SIZES.get(protocol, "")
     what = what[:1].upper() + what[1:]
     return " ".join(f"{part.rstrip('.')}." for part in (what, _RULES.get(protocol)) if part)
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    sha256 = value.get("sha256")
+    return f", sha256 {sha256[:12]}" if isinstance(sha256, str) else ""
 
 
 def _spoken(key: str) -> str:
@@ -103,6 +131,11 @@ def _value(value: Any, key: str = "") -> str:
         return str(value) if "seed" in key else f"{value:,}"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, Mapping) and isinstance(value.get("count"), int) and value.get("sha256"):
+        return f"{value['count']:,} samples{_hash(value)}"
+    if isinstance(value, Mapping) and value.get("name"):
+        rest = {name: item for name, item in value.items() if name not in ("name", "sha256")}
+        return str(value["name"]) + _hash(value) + (f" ({_value(rest)})" if rest else "")
     if isinstance(value, Mapping):
         return "; ".join(f"{_spoken(str(name)).lower()} {_value(item, str(name))}" for name, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -4,11 +4,13 @@ import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from s4eca.data.rle import check_size
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, as_mask, first
 
@@ -104,6 +106,11 @@ class NpzArchive(Predictions):
             )
         try:
             with self._archive.open(f"ids{_SUFFIX}") as stream:
+                shape, _, dtype = _header(stream)
+                # as many as the header says would be made room for before they are read
+                if prod(shape) * dtype.itemsize > self._archive.getinfo(f"ids{_SUFFIX}").file_size:
+                    raise ValueError("it ends early")
+                stream.seek(0)
                 ids = np.lib.format.read_array(stream, allow_pickle=False)
                 _read_end(stream)
             with self._archive.open(f"masks{_SUFFIX}") as stream:
@@ -191,6 +198,7 @@ def _mask_header(stream: IO[bytes], dimensions: int) -> tuple[tuple[int, ...], b
         raise ValueError(f"it is {dtype} where bool or uint8 is expected")
     if len(shape) != dimensions or 0 in shape[-2:]:
         raise ValueError(f"it has shape {shape} where {'(N, H, W)' if dimensions == 3 else '(H, W)'} is expected")
+    check_size(shape[-2:])
     return shape, fortran
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, as_mask, first
+from s4eca.folders import is_hidden
 
 _SUFFIX = ".png"
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -76,8 +77,13 @@ class PngWriter(PredictionWriter):
     """
 
     def _start(self) -> None:
-        if self.path.exists() and not (self.path.is_dir() and _holds_only_png(self.path)):
-            raise S4ecaError(f"{self.path} holds other things than PNG files: choose a folder of its own.")
+        if self.path.exists() and not self.path.is_dir():
+            raise S4ecaError(f"{self.path} is a file: choose a folder of its own.")
+        others = _others(self.path)
+        if others:
+            raise S4ecaError(
+                f"{self.path} holds other things than PNG files ({first(others)}): choose a folder of its own."
+            )
         self._drop()
         self._partial.mkdir()
 
@@ -109,17 +115,20 @@ def _png_files(path: Path) -> list[tuple[str, Path]]:
     """Returns (id, file) of every PNG file below a folder, sorted within each folder."""
     found = []
     for folder, folders, names in os.walk(path, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         inside = Path(folder).relative_to(path).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         for name in sorted(names):
-            if name.lower().endswith(_SUFFIX) and not name.startswith("."):
+            if name.lower().endswith(_SUFFIX) and not is_hidden(name):
                 found.append((prefix + name[: -len(_SUFFIX)], Path(folder, name)))
     return found
 
 
-def _holds_only_png(path: Path) -> bool:
-    return all(name.lower().endswith(_SUFFIX) for _, _, names in os.walk(path, onerror=_refuse) for name in names)
+def _others(path: Path) -> list[str]:
+    """Returns the files that are no PNG, hidden ones included: who replaces the folder would delete them."""
+    if not path.exists():
+        return []
+    return [n for _, _, names in os.walk(path, onerror=_refuse) for n in names if not n.lower().endswith(_SUFFIX)]
 
 
 def _refuse(error: OSError) -> None:

@@ -7,9 +7,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from s4eca.data.masks import RleMask, encode_mask
+from s4eca.data.masks import encode_mask
+from s4eca.data.rle import check_rle, paint, read_rle
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, first
+from s4eca.text import read_json, unmark
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -85,13 +87,14 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     repeated: Counter[str] = Counter()
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs = [(unmark(key), value) for key, value in pairs]
         content = dict(pairs)
         if len(content) != len(pairs):
             repeated.update(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return content
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        content = read_json(path, object_pairs_hook=unique)
     except (OSError, ValueError, RecursionError) as error:
         raise S4ecaError(f"{path} cannot be read as JSON ({error}): write or copy the whole file again.") from error
     if repeated:
@@ -115,30 +118,13 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 def _decode(rle: dict[str, Any]) -> np.ndarray:
     """As `decode`; raises `ValueError` with half a sentence."""
-    reason = _defect(rle)
-    if reason is not None:
-        raise ValueError(reason)
-    try:
-        return RleMask([rle]).decode()
-    except S4ecaError as error:  # its sentence speaks of annotations; the cause says what is wrong
-        raise ValueError(str(error.__cause__)) from error
+    return paint(*read_rle(rle))
 
 
 def _defect(rle: Any) -> str | None:
-    """Returns what is wrong with the structure of an RLE; its runs are checked when it is decoded."""
-    if not isinstance(rle, dict):
-        return f"it is a {type(rle).__name__} and no object with size and counts"
-    for key in ("size", "counts"):
-        if key not in rle:
-            return f"it has no {key}"
-    size, counts = rle["size"], rle["counts"]
-    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
-        return "its size is not [height, width] in whole pixels"
-    if isinstance(counts, list):
-        if not all(type(run) is int and run >= 0 for run in counts):
-            return "its counts are not whole numbers of pixels"
-        if sum(counts) != size[0] * size[1]:
-            return f"its counts do not add up to {size[0]}x{size[1]} pixels"
-    elif not isinstance(counts, str):
-        return "its counts are neither text nor a list"
+    """Returns what is wrong with an RLE as far as that shows without decoding it."""
+    try:
+        check_rle(rle)
+    except ValueError as error:
+        return str(error)
     return None

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.about import is_shuffled
+from s4eca.evaluation.about import UNSTATED, is_shuffled, name_backbones, name_weights, stated_backbones
 from s4eca.evaluation.tables.cost import COSTS, cost_notes
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
+from s4eca.evaluation.tables.rates import rate_notes, shows_rates
 from s4eca.evaluation.tables.rows import MARKS, Row, published_row, run_row
 from s4eca.evaluation.tables.runs import Run, group_runs
 
@@ -41,6 +42,7 @@ class Table:
         notes: (symbol or empty, text).
         costs: keys of `s4eca.evaluation.tables.cost.COSTS` to show, none for a table of scores alone.
         scores: the scores to show.
+        rates: show the runs' learning rates.
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class Table:
     notes: Sequence[tuple[str, str]]
     costs: Sequence[str] = ()
     scores: Sequence[str] = SCORES
+    rates: bool = False
 
     @property
     def title(self) -> str:
@@ -104,6 +107,9 @@ def build_tables(
         rows += [published_row(result, protocol) for result in beside]
         rows.sort(key=lambda row: -_value(row, sort))
         notes = [*_run_notes(labels, groups, protocol), *apart]
+        rates = shows_rates([run.about for run in here])
+        if rates:
+            notes += rate_notes(labels, [members[0].about for members in groups])
         if cost:
             notes += cost_notes(labels, [[run.about for run in members] for members in groups])
         elif not beside:
@@ -124,6 +130,7 @@ def build_tables(
                 # no GPU, no peak
                 [key for key in COSTS if key != "peak" or any(row.costs.get("peak") for row in rows)] if cost else (),
                 tuple(dict.fromkeys((sort, "mIoU", "oIoU"))) if cost else SCORES,
+                rates,
             )
         )
     return tables
@@ -135,12 +142,16 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     for members in groups:
         run = members[0]
         others = [other[0] for other in groups if other[0] is not run and other[0].name == run.name]
-        parts = []
+        parts = _backbones_apart(run, others)
         for entry in _TELLING:
             value = _entry(run, entry)
-            if all(_entry(other, entry) == value for other in others) or (entry == "seed" and len(members) > 1):
+            # a shared folder has no cost.json, which is no other setting
+            lacking = (None,) if entry == "grad_checkpointing" else ()
+            if all(_entry(other, entry) in (value, *lacking) for other in others):
                 continue
-            if value is None and entry in _NEWER:
+            if any(_entry(member, entry) != value for member in members):  # what seeds of one training may differ in
+                continue
+            if value is None and entry in (*_NEWER, "recipe"):
                 continue
             if entry == "expressions":
                 parts += ["shuffled"] if is_shuffled(run.about) else []
@@ -154,6 +165,23 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     ]
 
 
+def _backbones_apart(run: Run, others: Sequence[Run]) -> list[str]:
+    """Names the backbones that other runs of the name do not have, with their hashes where that tells no more."""
+    mine, parts = stated_backbones(run.about), []
+    if not mine and any(stated_backbones(other.about) for other in others):
+        return [UNSTATED]
+    for role, base in mine.items():
+        theirs = [other for run in others if (other := stated_backbones(run.about).get(role)) is not None]
+        unlike = [other for other in theirs if any(other.get(key) != base.get(key) for key in ("name", "sha256"))]
+        if any(other["name"] == base["name"] for other in unlike):
+            weights = name_weights(base)
+            alike = any(name_weights(other) == weights for other in unlike)
+            parts.append(f"{weights} {str(base.get('sha256'))[:12]}" if alike else weights)
+        elif unlike:
+            parts.append(str(base["name"]))
+    return parts
+
+
 def _entry(run: Run, entry: str) -> Any:
     place = run.about.get("cost") or {} if entry == "grad_checkpointing" else run.about
     return place.get(entry)
@@ -161,14 +189,20 @@ def _entry(run: Run, entry: str) -> Any:
 
 def _run_notes(labels: Sequence[str], groups: Sequence[Sequence[Run]], protocol: str) -> list[str]:
     """Says what the runs' numbers are; runs of which the same is to be said are named together."""
-    named: dict[str, list[str]] = {}
+    named, backbones = {}, {}  # type: dict[str, list[str]], dict[str, list[str]]
     for label, members in zip(labels, groups, strict=True):
         named.setdefault(_describe(members, protocol), []).append(label)
+        backbones.setdefault(name_backbones(members[0].about), []).append(label)
+    everywhere = len(backbones) == 1 and len(groups) > 1
+    listed = "; ".join(
+        f"{'all runs' if everywhere else ', '.join(alike)}: {names}" for names, alike in backbones.items()
+    )
     several = {_describe(members, protocol) for members in groups if len(members) > 1}
-    return [
+    notes = [
         f"{'Runs' if len(alike) > 1 or text in several else 'Run'} {', '.join(alike)}: {text}."
         for text, alike in named.items()
     ]
+    return [*notes, f"Backbones. {listed}."]
 
 
 def _describe(runs: Sequence[Run], protocol: str) -> str:

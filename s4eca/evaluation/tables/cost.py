@@ -126,6 +126,8 @@ def find_settings(abouts: Sequence[Mapping[str, Any]]) -> list[str]:
             words = [*known, f"batch size {cost['batch_size']}"]
             words += [f"{cost['processes']} processes"] if cost.get("processes", 1) != 1 else []
             words += ["features from disk"] if cost.get("feature_cache") else []
+            recomputed = cost.get("grad_checkpointing", "none")
+            words += [f"activations recomputed per {recomputed}"] if recomputed != "none" else []
             settings.append(", ".join(words))
     return list(dict.fromkeys(settings))
 

@@ -17,12 +17,14 @@ CSV_COLUMNS = (
     *("dataset", "split", "method", "kind", "protocol", "marks"),
     *(column for name in SCORES for column in (name, f"{name} deviation")),
     *("n_seeds", "seeds", "samples", "n_empty", "input_size", "selection", "training", "source", "remark"),
+    "backbones",
 )
 COST_CSV_COLUMNS = (
     *(COSTS[key] for key in EQUAL_OVER_SEEDS),
     *(column for key, name in COSTS.items() if key not in EQUAL_OVER_SEEDS for column in (name, f"{name} deviation")),
     "measured on",
 )
+RATE_CSV_COLUMNS = ("lr", "lr chosen from")
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -75,10 +77,13 @@ def to_csv(tables: Sequence[Table]) -> str:
     """Returns all tables as one, a line per row: percent with two decimals, empty where there is no value.
 
     `kind` is `run` or `published`, `marks` are the keys of `s4eca.evaluation.tables.rows.MARKS` separated by spaces.
-    Tables with costs have these as further columns at the end, with six significant digits.
+    Tables with costs have these as further columns at the end, with six significant digits, and those with learning
+    rates these, with the rates that they were chosen from on val.
     """
     text = io.StringIO()
-    columns = (*CSV_COLUMNS, *COST_CSV_COLUMNS) if any(table.costs for table in tables) else CSV_COLUMNS
+    columns = CSV_COLUMNS
+    columns += COST_CSV_COLUMNS if any(table.costs for table in tables) else ()
+    columns += RATE_CSV_COLUMNS if any(table.rates for table in tables) else ()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for table in tables:
@@ -95,6 +100,8 @@ def to_csv(tables: Sequence[Table]) -> str:
                     scores[f"{COSTS[key]} deviation"] = f"{deviation:.6g}"
             if table.costs:
                 scores["measured on"] = row.measured
+            if table.rates:
+                scores |= dict(zip(RATE_CSV_COLUMNS, (row.rate, row.candidates), strict=True))
             about = {"dataset": table.dataset, "split": table.split, "method": row.label}
             kind = {"kind": "run" if row.own else "published", "marks": " ".join(row.marks)}
             writer.writerow({**about, **kind, **scores, **row.fields})
@@ -167,7 +174,7 @@ def _latex(table: Table) -> str:
             rf"\caption{{{escape_latex(table.title)}.}}",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{4pt}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.costs) + len(table.scores))}l}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(_header(table)) - 2)}l}}",
             r"\toprule",
             " & ".join(escape_latex(name) for name in _header(table)) + r" \\",
             r"\midrule",
@@ -199,13 +206,15 @@ def _source_notes(sources: dict[str, str]) -> list[tuple[str, str]]:
 
 def _header(table: Table) -> list[str]:
     costs = (COSTS[key] for key in table.costs)
-    return ["method", *costs, *(name.replace("0.", ".") for name in table.scores), "source"]
+    rate = ["lr"] if table.rates else []
+    return ["method", *rate, *costs, *(name.replace("0.", ".") for name in table.scores), "source"]
 
 
 def _numbers(table: Table, row: Row, spread: str) -> list[str]:
     """Returns the cells of a row between its name and its source."""
     costs = (row.costs.get(key) for key in table.costs)
-    cells = [MISSING if cost is None else format_cost(*cost, spread) for cost in costs]
+    cells = [row.rate or MISSING] if table.rates else []
+    cells += [MISSING if cost is None else format_cost(*cost, spread) for cost in costs]
     for name in table.scores:
         mean, deviation = row.scores[name] or (None, None)
         if mean is None:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from s4eca.evaluation.about import approximated, is_shuffled
+from s4eca.evaluation.about import approximated, is_shuffled, name_backbones
 from s4eca.evaluation.seeds import over_seeds
 from s4eca.evaluation.tables.cost import find_settings, spread_costs
 from s4eca.evaluation.tables.published import SCORES, SPLIT_SIZES, UNKNOWN, PublishedResult
+from s4eca.evaluation.tables.rates import find_choice, find_rate
 from s4eca.evaluation.tables.runs import Run
 
 LAVT_SIZE = 480
@@ -40,6 +41,8 @@ class Row:
         fields: further columns of the CSV form.
         costs: as `s4eca.evaluation.tables.cost.spread_costs` returns them; nothing for a published result.
         measured: device, precision and batch size that memory and time belong to; empty where they were not measured.
+        rate: the learning rate, empty where it is not recorded.
+        candidates: the rates that it was chosen from on val, separated by blanks.
     """
 
     label: str
@@ -50,6 +53,8 @@ class Row:
     fields: Mapping[str, str]
     costs: Mapping[str, tuple[float, float | None] | None] = field(default_factory=dict)
     measured: str = ""
+    rate: str = ""
+    candidates: str = ""
 
     @property
     def symbols(self) -> str:
@@ -93,9 +98,12 @@ def run_row(label: str, runs: Sequence[Run], protocol: str) -> Row:
             "input_size": "" if image_size is None else str(image_size),
             "selection": str(about.get("selected_by") or UNKNOWN).partition("/")[0],
             "source": " ".join(str(run.path) for run in runs),
+            "backbones": name_backbones(about),
         },
         costs=spread_costs([run.about for run in runs]),
         measured="; ".join(find_settings([run.about for run in runs])),
+        rate=find_rate(about),
+        candidates=" ".join((find_choice(about) or {"val": ()})["val"]),
     )
 
 

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from s4eca.errors import S4ecaError
+from s4eca.evaluation.about import lacks_identity, list_differences, list_entries, tell_differences
 from s4eca.evaluation.tables.cost import find_cost_problem
 from s4eca.evaluation.tables.published import SCORES
+from s4eca.folders import visible
+from s4eca.text import read_json
 
 METRICS = "metrics.json"
 SWEEP = "multirun.yaml"  # Hydra writes it beside the run folders of a sweep
-SAME = (
-    *("name", "tuning", "recipe", "expressions", "checkpoint", "image_size", "resize", "max_tokens", "precision"),
-    *("selected_by", "trained_on", "learned_parameters", "placement", "data", "at"),
-)
-"""Entries of `about` in which evaluations must agree to be taken for seeds of one another; what they cost is none."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,10 @@ def read_run(file: Path) -> Run:
     """
     again = "evaluate again with eval.py or `s4eca score`"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except OSError as error:
         raise S4ecaError(f"{file} cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # not UTF-8, or not JSON
+    except ValueError as error:
         raise S4ecaError(f"{file} is damaged, it is not JSON ({error}): {again}.") from error
     about, protocols = (content.get(key) if isinstance(content, dict) else None for key in ("about", "protocols"))
     if not isinstance(about, dict) or not all(isinstance(about.get(key), str) for key in ("dataset", "split")):
@@ -115,32 +113,52 @@ def read_run(file: Path) -> Run:
 def group_runs(runs: Sequence[Run], protocol: str) -> tuple[list[list[Run]], list[str]]:
     """Puts evaluations together that differ by their seed alone.
 
-    They share dataset, split, the protocol's counts and every entry of `SAME`, and each has a seed of its own. Where a
-    seed is missing or occurs twice, nothing is put together: a deviation over them would say nothing about seeds.
+    They share dataset, split, name, the protocol's counts and all that made them (`list_entries`), and each has a seed
+    of its own. Where a seed is missing or occurs twice, nothing is put together: a deviation over them would say
+    nothing about seeds. Nor is it where evaluations do not say which backbones they are of.
 
     Returns:
-        The groups in the order of their first member, and a sentence for each set that was left apart.
+        The groups in the order of their first member, and a sentence for all runs of a name that were left apart.
     """
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        values = run.protocols[protocol]
-        counts = [values.get(key) for key in ("n", "n_empty", "n_no_target")]
-        key = [run.dataset, run.split, run.name, counts, *(run.about.get(entry) for entry in SAME[1:])]
+        key = [run.dataset, run.split, run.name, _counts(run, protocol), list_entries(run.about)]
         alike.setdefault(json.dumps(key, sort_keys=True), []).append(run)
     groups: list[list[Run]] = []
     apart: list[str] = []
     for members in alike.values():
         seeds = [run.about.get("seed") for run in members]
-        if len(members) == 1 or (None not in seeds and max(Counter(seeds).values()) == 1):
-            groups.append(members)
-            continue
-        groups += [[run] for run in members]
         listed = ", ".join("none" if seed is None else str(seed) for seed in seeds)
-        apart.append(
-            f"{members[0].name}: {len(members)} evaluations are shown each for itself, as their seeds are not all"
-            f" different ({listed})."
-        )
-    return groups, apart
+        if len(members) == 1:
+            reason = None
+        elif lacks_identity(members[0].about):
+            reason = f"their backbones are not stated (seeds {listed}): evaluate their checkpoints again"
+        else:
+            reason = f"their seeds are not all different ({listed})"
+            reason = reason if None in seeds or max(Counter(seeds).values()) > 1 else None
+        groups += [members] if reason is None else [[run] for run in members]
+        if reason is not None:
+            apart.append(f"{members[0].name}: {len(members)} evaluations are shown each for itself, as {reason}.")
+    return groups, [*apart, *_differences(list(alike.values()), protocol)]
+
+
+def _differences(groups: Sequence[Sequence[Run]], protocol: str) -> list[str]:
+    """Returns for each name of several groups in what these differ."""
+    named: dict[str, list[Run]] = {}
+    for members in groups:
+        named.setdefault(members[0].name, []).append(members[0])
+    notes = []
+    for name, runs in named.items():
+        if len(runs) > 1:
+            counts = [", ".join(map(str, _counts(run, protocol))) for run in runs]
+            differences = {"samples, empty and without target": counts} if len(set(counts)) > 1 else {}
+            told = tell_differences(list_differences(*(run.about for run in runs)) | differences)
+            notes.append(f"{name}: {len(runs)} rows are not seeds of one another, as they differ in {told}.")
+    return notes
+
+
+def _counts(run: Run, protocol: str) -> list[int]:
+    return [run.protocols[protocol].get(key) or 0 for key in ("n", "n_empty", "n_no_target")]
 
 
 def _files(path: Path) -> list[Path]:
@@ -151,7 +169,7 @@ def _files(path: Path) -> list[Path]:
     files = _own(path)
     if files:
         return files
-    found = {folder: _own(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
+    found = {folder: _own(folder) for folder in visible(path) if folder.is_dir()}
     if not any(found.values()):
         raise S4ecaError(
             f"{path} holds neither {METRICS} nor eval/*/{METRICS}, nor do its folders: evaluate the checkpoint first"
@@ -170,8 +188,8 @@ def _files(path: Path) -> list[Path]:
 def _is_of_labels(file: Path) -> bool:
     """Whether a file is an evaluation of label maps; what cannot be read is for `read_run` to say."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(file)
+    except (OSError, ValueError, S4ecaError):
         return False
     return isinstance(content, dict) and content.get("task") == "semantic"
 
@@ -180,7 +198,7 @@ def _own(folder: Path) -> list[Path]:
     """Returns the evaluation in an evaluation's folder, or those in a run's."""
     if (folder / METRICS).is_file():
         return [folder / METRICS]
-    return sorted(folder.glob(f"eval/*/{METRICS}"))
+    return visible(folder, f"eval/*/{METRICS}")
 
 
 def _problem(values: Any) -> str | None:

@@ -242,16 +242,9 @@ def test_pickle_with_a_global_is_refused(tmp_path, monkeypatch, protocol):
     write_rrsis_d(tmp_path)
     path = tmp_path / "rrsisd/refs(unc).p"
     path.write_bytes(pickle.dumps([Harmful()], protocol=protocol))
-    with pytest.raises(S4ecaError, match=r"refs\(unc\)\.p asks for (posix|nt|os)\.mkdir.*download"):
+    with pytest.raises(S4ecaError, match=r"refs\(unc\)\.p asks for (posix|nt|os)\.mkdir, which could run code"):
         read(tmp_path, "val")
     assert not (tmp_path / "harm").exists()
-
-
-def test_harmless_globals_are_refused_too(tmp_path):
-    path = tmp_path / "refs.p"
-    path.write_bytes(pickle.dumps([np.int64(3)]))
-    with pytest.raises(S4ecaError, match="numpy"):
-        read_refer_entries(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1, 2])[:-3]])

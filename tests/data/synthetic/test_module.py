@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import pickletools
+import re
 from collections import Counter
 
 import numpy as np
@@ -61,7 +62,9 @@ def test_words_are_spread_over_forms_classes_and_places():
     assert 0.05 < forms["relation"] / 600 < 0.20
     assert len({scene.things[scene.target].kind for scene in scenes}) == 8
     assert len({cell_in(scene.expression) for scene in scenes if cell_in(scene.expression)}) == 9
-    assert any(scene.expression.startswith("A airplane") for scene in scenes)
+    firsts = Counter(" ".join(scene.expression.split()[:2]) for scene in scenes)
+    assert {"An airplane", "An orange", "A red", "The orange"} <= firsts.keys()
+    assert not [first for first in firsts if re.match(r"A [aeiou]|An [^aeiou]", first)]
     assert len({scene.expression for scene in scenes}) > 200
 
 

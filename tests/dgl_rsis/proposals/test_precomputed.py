@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_npz_and_json_give_the_same(tmp_path):
     for mask, score in zip(masks, scores, strict=True):
         rle = coco.encode(np.asfortranarray((mask > 0).astype(np.uint8)))
         rows.append({"size": rle["size"], "counts": rle["counts"].decode(), "score": score})
-    (tmp_path / "b" / "P1.json").write_text(json.dumps(rows))
+    (tmp_path / "b" / "P1.json").write_text(json.dumps(rows), encoding="utf-8-sig")
     for folder in ("a", "b"):
         found = Precomputed(str(tmp_path / folder)).propose(view())
         np.testing.assert_array_equal(found.masks(), masks[[1, 0]] > 0)
@@ -66,6 +67,31 @@ def test_inputs_follow_the_content(tmp_path):
 )
 def test_bad_files_are_named(tmp_path, content):
     np.savez(tmp_path / "P1.npz", **content)
+    with pytest.raises(S4ecaError, match=r"P1\.npz cannot be read"):
+        Precomputed(str(tmp_path)).propose(view())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"size": [1000000, 1000000], "counts": [1000000000000]}]', "pixels that an image may have"),
+        ('[{"size": [0, 0], "counts": [0]}]', "whole pixels"),
+        ('[{"size": [20, 30], "counts": [601, -1]}]', "whole numbers"),
+        ('[{"size": [20, 30], "counts": "~"}]', "complete RLE"),
+        ('[{"size": ["20", 30], "counts": [600]}]', "whole pixels"),
+        ("[" * 100_000, "cannot be read"),
+    ],
+)
+def test_numbers_that_are_no_masks(tmp_path, text, words):
+    (tmp_path / "P1.json").write_text(text)
+    with pytest.raises(S4ecaError, match=rf"P1\.json cannot be read .*{words}|P1\.json {words}"):
+        Precomputed(str(tmp_path)).propose(view())
+
+
+def test_a_header_that_promises_too_much(tmp_path):
+    with zipfile.ZipFile(tmp_path / "P1.npz", "w") as archive, archive.open("masks.npy", "w") as stream:
+        content = {"descr": "|b1", "fortran_order": False, "shape": (1, 10**6, 10**7)}
+        np.lib.format.write_array_header_1_0(stream, content)
     with pytest.raises(S4ecaError, match=r"P1\.npz cannot be read"):
         Precomputed(str(tmp_path)).propose(view())
 

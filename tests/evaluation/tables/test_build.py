@@ -72,6 +72,7 @@ MARKDOWN_GOLDEN = """\
 | Other     |      70.10 |          – |          – |          – |          – |          – |      60.00 | (2)     |
 
 - Runs a_b: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, mean ± sample deviation over seeds 0, 1.
+- Backbones. a_b: backbone not stated.
 - Protocol lavt: masks are compared at the network's input size, a hit is IoU ≥ t, an empty union counts as IoU 0.
 - Published rows without † and ‡ follow it, by what their released code does.
 - † protocol not known, so not known to be comparable.
@@ -99,6 +100,7 @@ Other & 70.10 & -- & -- & -- & -- & -- & 60.00 & (2) \\
 \begin{minipage}{\textwidth}
 \scriptsize\raggedright
 Runs a\_b: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, mean $\pm$ sample deviation over seeds 0, 1.\par
+Backbones. a\_b: backbone not stated.\par
 Protocol lavt: masks are compared at the network's input size, a hit is IoU $\ge$ t, an empty union counts as IoU 0.\par
 Published rows without \dag{} and \ddag{} follow it, by what their released code does.\par
 \textsuperscript{\dag{}}protocol not known, so not known to be comparable.\par
@@ -111,11 +113,12 @@ Sources: (1) B\_1; (2) its paper.\par
 CSV_GOLDEN = """\
 dataset,split,method,kind,protocol,marks,Pr@0.5,Pr@0.5 deviation,Pr@0.6,Pr@0.6 deviation,Pr@0.7,Pr@0.7 deviation,\
 Pr@0.8,Pr@0.8 deviation,Pr@0.9,Pr@0.9 deviation,oIoU,oIoU deviation,mIoU,mIoU deviation,\
-n_seeds,seeds,samples,n_empty,input_size,selection,training,source,remark
-rrsis_d,test,X & Y,published,unknown,unknown-protocol selected-on-test,70.10,,,,,,,,,,,,70.00,,,,,,,test,fine-tuned,B_1,
+n_seeds,seeds,samples,n_empty,input_size,selection,training,source,remark,backbones
+rrsis_d,test,X & Y,published,unknown,unknown-protocol selected-on-test,70.10,,,,,,,,,,,,70.00,,,,,,,test,\
+fine-tuned,B_1,,
 rrsis_d,test,a_b,run,lavt,,25.00,0.00,25.00,0.00,25.00,0.00,25.00,0.00,25.00,0.00,75.00,0.00,65.00,1.41,\
-2,0 1,3481,1,480,unknown,,run/metrics.json run1/metrics.json,
-rrsis_d,test,Other,published,lavt,,70.10,,,,,,,,,,,,60.00,,,,3481,,480,val,fine-tuned,its paper,it's
+2,0 1,3481,1,480,unknown,,run/metrics.json run1/metrics.json,,backbone not stated
+rrsis_d,test,Other,published,lavt,,70.10,,,,,,,,,,,,60.00,,,,3481,,480,val,fine-tuned,its paper,it's,
 """
 
 
@@ -221,6 +224,9 @@ def test_runs_of_which_the_same_is_to_be_said_share_a_note():
     notes = notes_of(runs)
     assert "Runs a, b: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, seed 0." in notes
     assert "Run c: protocol lavt, n = 3,481 (1 with empty truth), input 480 px, seed 1." in notes
+    assert "Backbones. all runs: backbone not stated." in notes
+    known = [make_run(name=name, backbones={"vision": {"name": name.upper()}}) for name in "ab"]
+    assert "Backbones. a: A; b: B." in notes_of(known)
 
 
 def test_notes_say_what_the_marks_mean_for_whom():
@@ -354,6 +360,8 @@ def test_a_sweep_is_its_runs(tmp_path):
     ]
     write(tmp_path / "multirun.yaml", "a: 1")
     (tmp_path / ".submitit").mkdir()
+    for hidden in (".old/eval/best_test", "lora_1/eval/.draft", "lora_1/eval/._best_test"):
+        write(tmp_path / hidden / "metrics.json", "{")
     assert [run.path for run in find_runs([tmp_path])] == files
     assert [run.path for run in find_runs(sorted(tmp_path.glob("[lm]*")))] == files
     with pytest.raises(S4ecaError, match=r"no evaluation of expressions in .*multirun\.yaml: give the run folders too"):
@@ -397,7 +405,7 @@ def test_a_damaged_file_is_named(tmp_path, change, message):
 
 def test_bytes_that_are_no_text_are_named(tmp_path):
     (tmp_path / "metrics.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(S4ecaError, match="is damaged, it is not JSON"):
+    with pytest.raises(S4ecaError, match=r"metrics\.json cannot be read as text"):
         find_runs([tmp_path])
 
 

@@ -37,7 +37,7 @@ def make_run(name="lora", seed=0, cost=None, miou=0.5, **about) -> Run:
     about = {
         **{"name": name, "dataset": "rrsis_d", "split": "test", "seed": seed, "image_size": 480},
         **{"method_share": 0.024, "learned_parameters": {"method": 2_400_000, "fusion": 100_000, "decoder": 1_000_000}},
-        **{"cost": cost, "recipe": name},
+        **{"cost": cost, "recipe": name, "backbones": {"vision": {"name": "Swin", "sha256": "ab"}}},
         **about,
     }
     scores = {**dict.fromkeys(SCORES, 0.25), "oIoU": 0.75, "mIoU": miou, "n": 3481, "n_empty": 0}
