@@ -80,7 +80,7 @@ def test_everything_that_is_advised_builds(trainer, experiment, tuning):
         recipe.append("model.segmenter.tower_dtype=fp32")
     if "fusion" not in (ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text():
         recipe.append("fusion=film")  # most methods bring no language
-    if tuning == "etris" and experiment.endswith("_recipe"):
-        recipe.append("fusion.feedback=false")  # it walks both towers in turn
+    if tuning in ("etris", "cola") and experiment.endswith("_recipe"):
+        recipe.append("fusion.feedback=false")  # they walk both towers in turn
     dry_build({**compose_train([*recipe, *SMALL])[0], "budget": None})
     assert check_advices(*recipe)
