@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,12 +27,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def hash_files(path: Path) -> str:
-    """Returns the sha256 of a file, or of the names and contents of all files below a folder."""
+    """Returns the sha256 of a file, or of the names and contents of all files below a folder, without hidden ones."""
     if not path.is_dir():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+    for file in (item for item in visible(path, "**/*") if item.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}|{hash_files(file)}|".encode())
     return digest.hexdigest()
 

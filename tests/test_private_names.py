@@ -20,6 +20,7 @@ import s4eca
 ROOT = Path(s4eca.__file__).parent
 LOOPS = "lightning.pytorch.loops"
 LAUNCHERS = "lightning.pytorch.strategies.launchers"
+FABRIC_LAUNCHERS = "lightning.fabric.strategies.launchers"
 RICH = "lightning.pytorch.callbacks.progress.rich_progress"
 LOADER = "torchdata.stateful_dataloader.stateful_dataloader"
 
@@ -36,6 +37,8 @@ NAMES = {
         f"{LOOPS}.fit_loop:_FitLoop._data_fetcher",
         f"{LAUNCHERS}:_SubprocessScriptLauncher",
         f"{LAUNCHERS}:_SubprocessScriptLauncher._check_can_spawn_children",
+        f"{FABRIC_LAUNCHERS}.subprocess_script:_ChildProcessObserver",
+        "lightning.fabric.utilities.distributed:_set_num_threads_if_needed",
         "lightning.pytorch.overrides.distributed:_sync_module_states",
         "lightning.pytorch.strategies:Strategy._launcher",
         "lightning.pytorch.strategies:Strategy._lightning_module",
@@ -67,6 +70,7 @@ NAMES = {
         "timm.models.eva:Eva._pos_embed",
     ),
     "transformers": (">=5,<6", "transformers:PretrainedConfig._attn_implementation"),
+    "hydra-core": (">=1.3.8,<1.4", "hydra._internal.utils:get_args_parser"),
     "optuna": (">=5", "optuna.trial:Trial._trial_id", "optuna.trial:FrozenTrial._trial_id"),
 }
 
@@ -74,6 +78,9 @@ NAMES = {
 OVERRIDDEN = {
     f"{LOOPS}.training_epoch_loop:_TrainingEpochLoop._broadcast_sigterm_tensor": f"{LOOPS}.training_epoch_loop",
     f"{LAUNCHERS}:_SubprocessScriptLauncher._call_children_scripts": f"{LAUNCHERS}.subprocess_script",
+    f"{FABRIC_LAUNCHERS}.subprocess_script:_ChildProcessObserver._terminate_all": (
+        f"{FABRIC_LAUNCHERS}.subprocess_script"
+    ),
     "lightning.pytorch.strategies:DDPStrategy._configure_launcher": (
         "lightning.pytorch.trainer.connectors.accelerator_connector"
     ),
@@ -87,8 +94,8 @@ SPELT = {
     "_raise_exceptions_for_connection_errors": ("transformers.utils.hub",),
 }
 
-# Hydra's, which its documentation names
-PUBLIC = {"_partial_", "_convert_"}
+# those that documentation names: Hydra's, and `os._exit`
+PUBLIC = {"_partial_", "_convert_", "_exit"}
 
 LISTED = [name for _, *names in NAMES.values() for name in names]
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from s4eca.cli.messages import guarded
 from s4eca.errors import S4ecaError
+from s4eca.identity import flatten
 from s4eca.launched import agreed_name
 from s4eca.sweep.rates import rate_of
 
@@ -57,10 +58,12 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def with_trainer_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's config with the keys of `conf/trainer/default.yaml` that it lacks, which an older run does."""
+    """Returns a run's config, nested or flat, with the keys of `conf/trainer/default.yaml` that an older run lacks."""
     keys = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "trainer" / "default.yaml"))
     assert isinstance(keys, dict)
-    return {**config, "trainer": {**keys, **(config.get("trainer") or {})}}
+    if "trainer" in config:
+        return {**config, "trainer": {**keys, **config["trainer"]}}
+    return {**flatten({"trainer": keys}), **config}
 
 
 def overrides(*without: str) -> list[str]:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from s4eca.cli.resuming import ENDED, differences
 from s4eca.errors import S4ecaError
+from s4eca.folders import visible
 
 METRIC = "val/mIoU"
 LEAST = 3
@@ -54,7 +55,7 @@ def find_tried(folders: Sequence[Path]) -> tuple[list[Tried], list[Path]]:
             than rate and seed.
     """
     configs = [
-        file for folder in folders for file in sorted({*folder.glob("config.yaml"), *folder.glob("*/config.yaml")})
+        file for folder in folders for file in (*visible(folder, "config.yaml"), *visible(folder, "*/config.yaml"))
     ]
     if not configs:
         raise S4ecaError(f"there is no run in {', '.join(map(str, folders))}; give the folder of a multirun.")

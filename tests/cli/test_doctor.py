@@ -263,7 +263,7 @@ def test_a_cpu_with_bf16_is_not_warned_of():
         assert slow.level == "warning"
     half = changed(trainer__accelerator="auto", trainer__precision="16-mixed")
     (finding,) = [one for one in check_run(fast, half) if one.about == "precision"]
-    assert "bf16-mixed or 32-true" in finding.says
+    assert "trainer.precision=bf16-mixed or trainer.precision=32-true" in finding.says
     assert "bf16" not in {finding.about for finding in check_machine(SOUND)}, "with a GPU the CPU's do not matter"
 
 

@@ -100,8 +100,9 @@ def test_data_commands_say_what_is_wrong(tmp_path):
 
 
 def test_a_worker_meets_a_damaged_image_and_what_is_printed_runs_in_a_folder_of_any_name(tmp_path):
-    root, name = write_jsonl(tmp_path / "jsonl", train=8), "lr=0.1,seed=1 (1)"
-    third = 201 + int(np.random.default_rng([0, 0]).permutation(8)[5])  # of the batches of two
+    root, name = write_jsonl(tmp_path / "jsonl", train=12), "lr=0.1,seed=1 (1)"
+    # of the third batch of two, and none of those that are opened before a training: the 1st, 4th, 8th and 12th
+    third = 201 + int(np.random.default_rng([0, 0]).permutation(12)[4])
     image = root / "images" / f"{third:05d}.jpg"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])

@@ -89,7 +89,8 @@ def test_a_file_of_the_hub_is_fetched(tmp_path, monkeypatch):
     torch.save(as_open_clip(clip_text_model()), tmp_path / "clip.pt")
     asked = []
 
-    def download(repository, file):
+    def download(repository, file, local_files_only):
+        assert not local_files_only
         asked.append((repository, file))
         return str(tmp_path / "clip.pt")
 
