@@ -53,7 +53,8 @@ def _explain(error: Exception, config_name: str) -> str | None:
     """Returns what an error says that came before a task, or from a task of another process; None for a bug."""
     if isinstance(error, S4ecaError | InterpolationResolutionError):
         return sentence(error)
-    if isinstance(error, HydraException):
+    # what Hydra says of GROUP=null is a ValueError
+    if isinstance(error, HydraException) or str(error).startswith("Config group override"):
         return f"the config cannot be composed, {composing_reason(error)}: see conf/{config_name}.yaml."
     if type(error).__module__.startswith("submitit."):  # with what the job printed
         lines = [line for line in str(error).splitlines() if line.startswith("error: ")]

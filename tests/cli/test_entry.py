@@ -58,6 +58,7 @@ def test_other_commands_explain_it_too(tmp_path, monkeypatch, words):
         ('hydra.run.dir="/runs/${x}"', "hydra.run.dir cannot be had (Interpolation key 'x' not found)"),
         ("modle=1", "have no key modle: see"),  # and not that +modle=1 would do, which is refused next
         ("data=nowhere", "data/nowhere"),
+        ("data=null", "the config cannot be composed"),
     ],
 )
 def test_what_no_config_is_composed_of_is_a_sentence(monkeypatch, capsys, given, named):

@@ -191,8 +191,8 @@ def test_merged_weights_give_the_same_logits(vision, text, layers):
     if layers == "attention" and not tiny_vision(vision).attention_layers:
         pytest.skip("no attention")
     method = LoRA(rank=4, alpha=8, dropout=0.1, text_layers=layers, vision_layers=layers)
-    # in double precision, where the two differ by less than 1e-6 on any processor; in single, rounding alone can come to
-    # more than 1e-5 with Swin V2, whose similarities are divided by a small learned temperature
+    # in double precision, where the two agree on any processor; in single, rounding alone can come to more than 1e-5
+    # with Swin V2, whose similarities are divided by a small learned temperature
     network = tiny_segmenter(method, PWAM, vision, text).double()
     with torch.no_grad():
         start = network.eval().runner(*tiny_inputs())
