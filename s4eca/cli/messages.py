@@ -30,11 +30,14 @@ def guarded(task: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return task(*args, **kwargs)
         except (S4ecaError, InterpolationResolutionError) as error:
-            print(f"error: {sentence(error)}", file=sys.stderr)
             hydra = HydraConfig.get() if HydraConfig.initialized() else None
             if hydra is None or hydra.mode != RunMode.MULTIRUN or "submitit" in hydra.launcher["_target_"]:
+                print(f"error: {sentence(error)}", file=sys.stderr)
                 sys.exit(2)
-            _refused.append(f"job {hydra.job.num} ({hydra.job.override_dirname})")
+            job = f"job {hydra.job.num} ({hydra.job.override_dirname})"
+            if job not in _refused:  # else a resolver was refused, and what follows from that says no more
+                print(f"error: {sentence(error)}", file=sys.stderr)
+                _refused.append(job)
             return None
 
     return run
@@ -53,7 +56,8 @@ def sentence(error: Exception) -> str:
 def end_sweep() -> None:
     """Exits with status 2 where jobs of a multirun were refused, and names them."""
     if _refused:
-        print(f"error: {len(_refused)} jobs did not run through: {'; '.join(_refused)}.", file=sys.stderr)
+        jobs = "1 job" if len(_refused) == 1 else f"{len(_refused)} jobs"
+        print(f"error: {jobs} did not run through: {'; '.join(_refused)}.", file=sys.stderr)
         sys.exit(2)
 
 

@@ -52,7 +52,7 @@ def name_weights(base: Mapping[str, Any]) -> str:
     """Returns where a backbone's weights are from: the hub, a file or folder, or its random ones by their seed."""
     source = str(base.get("source") or "hub")
     if source.startswith("random:"):
-        return f"random weights, seed {source.partition(':')[2]}"
+        return f"random weights of seed {source.partition(':')[2]}"
     return source.rpartition("/")[2]
 
 

@@ -51,7 +51,7 @@ def test_an_evaluation_writes_what_a_checkpoints_does(data, tmp_path, capsys):
     assert metrics["protocols"]["original"]["n"] == 4
     page = (out / "report.html").read_text()
     assert "our re-implementation" in page
-    assert "tiny (random weights, seed 0), sha256 " + models["CLIP"]["sha256"][:12] in page
+    assert "tiny (random weights of seed 0), sha256 " + models["CLIP"]["sha256"][:12] in page
     assert "proposals" in page
     assert "activation" in page
     pictures = sorted(path.name for path in (out / "pictures").iterdir())

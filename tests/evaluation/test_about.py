@@ -168,8 +168,8 @@ def test_fusion_decoder_loss_and_training_data_are_stated(made):
     assert (vision["source"], text["source"]) == ("random:0", "random:0")
     assert vision["options"] == made.config["vision"]["options"], "what random weights are made of"
     assert name_backbones(about) == (
-        "swin_tiny_patch4_window7_224 (random weights, seed 0) and"
-        " google-bert/bert-base-uncased (random weights, seed 0)"
+        "swin_tiny_patch4_window7_224 (random weights of seed 0) and"
+        " google-bert/bert-base-uncased (random weights of seed 0)"
     )
     assert str(made.root) not in json.dumps(about), "no path"
 

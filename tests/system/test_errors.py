@@ -79,7 +79,7 @@ def test_a_refused_job_does_not_end_a_sweep(tmp_path):
     sweep = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}", f"data.root={tmp_path}/data"]
     printed = train("-m", "budget=0.001,null", *TINY, *DRAWN, *short, *sweep, cwd=tmp_path, expect=2)
     assert "budget=0.001 cannot be met" in printed
-    assert "error: 1 jobs did not run through: job 0 (" in printed
+    assert "error: 1 job did not run through: job 0 (" in printed
     assert "Traceback" not in printed
     assert not (tmp_path / "sweep" / "0" / "checkpoints").exists()
     assert (tmp_path / "sweep" / "1" / "checkpoints" / "best.ckpt").is_file()

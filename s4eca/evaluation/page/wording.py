@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s4eca.evaluation.about import FOR_PROGRAMS, name_backbone, stated_backbones
+from s4eca.evaluation.tables.rates import find_rate, tell_choice
 
 NOTHING = "\N{EN DASH}"
 
@@ -21,7 +22,7 @@ _RULES = {
 }
 
 # with a place of their own on the page, or for programs
-_TITLE = ("dataset", "split", "name", "command", "notes", "cost", *FOR_PROGRAMS)
+_TITLE = ("dataset", "split", "name", "command", "notes", "cost", "lr_choice", *FOR_PROGRAMS)
 _LABELS = {
     "tuning": "Tuning method",
     "backbones": "Backbones",
@@ -36,6 +37,7 @@ _LABELS = {
     "expressions": "Expressions",
     "learned_parameters": "Trainable parameters",
     "method_share": "Method's share of the towers",
+    "lr": "Learning rate",
     "seed": "Seed",
     "image_size": "Image size",
     "resize": "Resizing",
@@ -85,6 +87,8 @@ def list_facts(about: Mapping[str, Any]) -> list[Fact]:
     for key in [*known, *others]:
         if key == "backbones":
             facts += [Fact(_role(role), _backbone(base)) for role, base in stated_backbones(about).items()]
+        elif key == "lr":
+            facts.append(Fact(_LABELS[key], ", ".join(filter(None, (find_rate(about), tell_choice(about)))) or NOTHING))
         else:
             facts.append(Fact(_LABELS.get(key, _spoken(key)), _value(about[key], key)))
     return facts

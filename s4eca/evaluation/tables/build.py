@@ -151,7 +151,7 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
                 continue
             if any(_entry(member, entry) != value for member in members):  # what seeds of one training may differ in
                 continue
-            if value is None and entry in (*_NEWER, "recipe"):
+            if value is None and entry != "seed":  # written before this entry was
                 continue
             if entry == "expressions":
                 parts += ["shuffled"] if is_shuffled(run.about) else []

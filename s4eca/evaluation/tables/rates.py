@@ -21,6 +21,12 @@ def find_choice(about: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return choice if choice.get("lr") == about.get("lr") else None
 
 
+def tell_choice(about: Mapping[str, Any]) -> str:
+    """Returns from what an evaluation's rate was chosen, and by what; empty where it was not."""
+    choice = find_choice(about)
+    return f"chosen from {', '.join(choice['val'])} by {choice.get('by') or 'val'}" if choice else ""
+
+
 def shows_rates(abouts: Sequence[Mapping[str, Any]]) -> bool:
     """Returns whether a table has a column of rates: runs differ in them, or one was to be chosen."""
     known = {find_rate(about) for about in abouts} - {""}
@@ -32,12 +38,11 @@ def rate_notes(labels: Sequence[str], abouts: Sequence[Mapping[str, Any]]) -> li
     chosen: dict[str, list[str]] = {}
     others: list[str] = []
     for label, about in zip(labels, abouts, strict=True):
-        choice = find_choice(about)
-        if choice is None:
-            others.append(label)
-        else:
-            how = f"chosen from {', '.join(choice['val'])} by {choice.get('by') or 'val'}"
+        how = tell_choice(about)
+        if how:
             chosen.setdefault(how, []).append(label)
+        else:
+            others.append(label)
     notes = [f"Learning rate (lr) {how}: {', '.join(named)}." for how, named in chosen.items()]
     if others:
         notes.append(f"Learning rate (lr) stated, no choice on val is recorded: {', '.join(others)}.")

@@ -352,6 +352,24 @@ def facts(root: Element) -> dict[str, str]:
     return {item.all("dt")[0].text: item.all("dd")[0].text for item in listed.all("div")}
 
 
+CHOSEN = {"lr": 0.002, "val": {"0.0005": 0.3, "0.002": 0.5, "0.008": 0.4}, "by": "val/mIoU, 150 steps, seed 0"}
+
+
+@pytest.mark.parametrize(
+    ("about", "rate"),
+    [
+        ({"lr": 0.002, "lr_choice": CHOSEN}, "0.002, chosen from 0.0005, 0.002, 0.008 by val/mIoU, 150 steps, seed 0"),
+        ({"lr": 0.1, "lr_choice": CHOSEN}, "0.1"),
+        ({"lr": 0.1, "lr_choice": None}, "0.1"),
+    ],
+)
+def test_the_learning_rate_stands_with_what_it_was_chosen_from(tmp_path, about, rate):
+    evaluation = make_evaluation(4, (), protocols=["lavt"], **about)
+    said = facts(read(write_page(tmp_path, evaluation, summarise_evaluation(evaluation, 0), [])))
+    assert said["Learning rate"] == rate
+    assert "Lr choice" not in said
+
+
 def test_facts_known_and_unknown(tmp_path, made):
     about = {
         "seed": 12345,

@@ -281,6 +281,7 @@ def test_seeds_are_merged_into_mean_and_sample_deviation():
         ({"expressions": "shuffled with seed 0"}, {"mine (seed 0)", "mine (shuffled, seed 1)"}),
         ({"placement": "side"}, {"mine (inside, seed 0)", "mine (side, seed 1)"}),
         ({"placement": None}, {"mine (inside, seed 0)", "mine (seed 1)"}),
+        ({"tuning": None}, {"mine (s4eca, seed 0)", "mine (seed 1)"}),
         ({"tuning": "lora"}, {"mine (s4eca, seed 0)", "mine (lora, seed 1)"}),
         ({"learned_parameters": {"method": 3}}, {"mine (seed 0)", "mine (seed 1)"}),
         ({"n": 40}, {"mine (seed 0)", "mine (seed 1)"}),
