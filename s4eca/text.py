@@ -25,7 +25,7 @@ _FOREIGN = (
     (rb"\0\x05\x16[\0\x07]", "a file of macOS about another file", "delete it"),
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch what it stands for with `git lfs pull`"),
     (
-        rb"\s*(?i:<!doctype html|<html[\s>])",
+        rb"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html[\s>])",
         "an HTML page, which a server has sent instead",
         "download it by another way",
     ),
