@@ -129,6 +129,8 @@ def guess_encoding(content: bytes) -> str | None:
         if content.startswith(mark) and _reads_as(content, encoding):
             return encoding
     if b"\0" in content:
+        if content.count(0) < len(content) / 10:  # a few of them are damage
+            return None
         return next((encoding for encoding in _WIDE if _reads_as(content, encoding)), None)
     lenient = content.decode("utf-8", "replace")
     damaged = lenient.count("\ufffd")

@@ -129,6 +129,5 @@ _MAKERS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy.core.numeric", "_frombuffer"): _array,
     ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): dict,
     ("__builtin__", "bytes"): lambda: b"",  # none at all, in protocol 2
 }
