@@ -65,7 +65,7 @@ def check_sizes(
         image = _of(images, record).size
         mask_size = mask.size if mask is not None else None
         known = image or record.stated_size
-        if mask_size and known and mask_size != known:
+        if mask is not None and mask_size and known and mask_size != known:
             if mask.pixels and not same_shape(mask_size, known):
                 unlike.append(i)
                 continue
