@@ -29,8 +29,8 @@ def entry_defects(entry: ReferEntry, instances: Instances, refs: Path) -> Iterat
     image = instances.images.get(entry.image_id)
     if image is None or (missing and not entry.no_target):
         yield DefectError(
-            f"{where} points to annotation {missing[0] if missing else entry.ann_id!r} of image {entry.image_id!r}, which"
-            f" {instances.file.path} lacks: take both files from the same download.",
+            f"{where} points to annotation {missing[0] if missing else entry.ann_id!r} of image {entry.image_id!r},"
+            f" which {instances.file.path} lacks: take both files from the same download.",
             "missing-image-entry" if image is None else "missing-annotation",
             id,
         )
