@@ -6,8 +6,8 @@ _LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's: `._train.jsonl`, `.DS_Store`, `Thumbs.db`, `__MACOSX`."""
-    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+    """Whether a file or folder is none of the user's: `._train.jsonl`, `~$train.jsonl`, `Thumbs.db`, `__MACOSX`."""
+    return name.startswith((".", "~$")) or name.lower() in _LEFT_BEHIND
 
 
 def visible(folder: Path, pattern: str = "*") -> list[Path]:

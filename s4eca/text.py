@@ -25,7 +25,7 @@ _FOREIGN = (
     (rb"\0\x05\x16[\0\x07]", "a file of macOS about another file", "delete it"),
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch what it stands for with `git lfs pull`"),
     (
-        rb"\s*(?i:<!doctype html|<html[\s>])",
+        rb"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html[\s>])",
         "an HTML page, which a server has sent instead",
         "download it by another way",
     ),
@@ -129,6 +129,8 @@ def guess_encoding(content: bytes) -> str | None:
         if content.startswith(mark) and _reads_as(content, encoding):
             return encoding
     if b"\0" in content:
+        if content.count(0) < len(content) / 10:  # a few of them are damage
+            return None
         return next((encoding for encoding in _WIDE if _reads_as(content, encoding)), None)
     lenient = content.decode("utf-8", "replace")
     damaged = lenient.count("\ufffd")

@@ -67,6 +67,7 @@ def test_marks_are_left_out_wherever_they_stand(tmp_path):
     assert read_json(path) == {"a": "x", "b": ["\ufeffy"]}
     assert unmark_values({"a": "\ufeffx\ufeff", "b": 3}) == {"a": "x", "b": 3}
     assert guess_encoding(b"\xef\xbb\xbf") is None
+    assert guess_encoding(b'{"207": {"size": [24, 32], "counts": "abcd"}}\0') is None  # one zero is damage
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")))

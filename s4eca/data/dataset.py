@@ -19,6 +19,7 @@ from s4eca.data.images import open_image
 from s4eca.data.masks import FileMask, mask_fingerprint
 from s4eca.data.references import Batch, Reference, Sample
 from s4eca.data.resize import fit_mask, resize_image, resize_mask
+from s4eca.data.targets import decode_target
 from s4eca.errors import S4ecaError
 from s4eca.sharing import find_shared
 
@@ -128,7 +129,7 @@ class ReferenceDataset(Dataset[Sample]):
                 resized = Resized.unpack(cached)
                 original = None
                 if self.keep_original:
-                    original = np.ascontiguousarray(fit_mask(reference.mask.decode(), resized.size))
+                    original = np.ascontiguousarray(fit_mask(decode_target(reference, resized.size), resized.size))
         if resized.mask_size != resized.size:
             self._warn(reference, resized)
         image, mask = torch.from_numpy(resized.image), torch.from_numpy(resized.mask)
@@ -194,8 +195,9 @@ class ReferenceDataset(Dataset[Sample]):
     def _decode(self, reference: Reference) -> tuple[Resized, np.ndarray | None]:
         """Returns a reference resized and, if it is kept, the mask at the image's size."""
         picture = open_image(reference.image, reference.id, self.depth)
-        mask = reference.mask.decode()
-        size, mask_size = (picture.height, picture.width), (mask.shape[0], mask.shape[1])
+        size = (picture.height, picture.width)
+        mask = decode_target(reference, size)
+        mask_size = (mask.shape[0], mask.shape[1])
         # by way of the image's size, which matters where the two differ
         fitted = fit_mask(mask, size)
         small = resize_mask(fitted, (self.image_size, self.image_size))

@@ -47,6 +47,7 @@ _OTHERS = (
     (b"\xff\x0a", "a JPEG XL", _EXPORT),
     (b"\0\0\0\x0cJXL ", "a JPEG XL", _EXPORT),
     (b"v/1\x01", "an OpenEXR file", _EXPORT),
+    (b"%!PS", "a PostScript file", _EXPORT),
 )
 
 
@@ -124,6 +125,8 @@ def explain(path: Path, error: BaseException) -> RefusedError:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
     except FileNotFoundError:
+        if path.is_symlink():
+            return RefusedError(f"it is a link to {path.readlink()}, which is not there", "put the file in its place")
         return RefusedError(f"there is no such file{_beside(path)}", "put it there")
     except OSError as problem:
         return RefusedError(f"it cannot be opened ({problem.strerror})", "make it a readable file")
@@ -136,7 +139,7 @@ def explain(path: Path, error: BaseException) -> RefusedError:
     bits = _jpeg_bits(head) if name == "JPEG" else None
     if bits not in (None, 8):
         return RefusedError(f"it is a JPEG of {bits} bits per sample", "convert it to 8 bits per sample")
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, Image.UnidentifiedImageError | LookupError):
         remedy = f"{_EXPORT}, or replace it with a whole copy"
         return RefusedError(f"it begins as a {name} and is damaged, or of a rare kind", remedy, damaged=True)
     words = " ".join(str(error).split()) or type(error).__name__

@@ -20,7 +20,7 @@ REACH = 1.0
 
 # pycocotools holds some 80 bytes for every pixel of a polygon's outline
 _LONGEST_OUTLINE = 5_000_000
-# An RLE of another shape cannot be resized to its image. RRSIS-D has masks of 800x800 for images of 800x801.
+# A mask of another shape cannot be resized to its image. RRSIS-D has masks of 800x800 for images of 800x801.
 _SIZES_AGREE = 2
 _SHAPES_AGREE = 1.1
 
@@ -63,10 +63,8 @@ def check_fit(extents: Iterable[Extent], size: Size | None) -> None:
     if size is None:
         return
     height, width = size
-    if extent.size is not None and max(abs(extent.size[0] - height), abs(extent.size[1] - width)) > _SIZES_AGREE:
-        first, second = extent.size[0] * width, extent.size[1] * height
-        if max(first, second) > _SHAPES_AGREE * min(first, second):
-            raise ValueError(f"it is {extent.size[0]}x{extent.size[1]} and its image {height}x{width} (height x width)")
+    if extent.size is not None and not same_shape(extent.size, size):
+        raise ValueError(f"it is {extent.size[0]}x{extent.size[1]} and its image {height}x{width} (height x width)")
     if extent.box is not None:
         if extent.size not in (None, size):
             raise ValueError("its regions differ in size")
@@ -78,6 +76,14 @@ def check_fit(extents: Iterable[Extent], size: Size | None) -> None:
                 f"its polygons reach from {left:g}, {top:g} to {right:g}, {bottom:g} in an image of {width} x {height}"
                 " (x, y)"
             )
+
+
+def same_shape(first: Size, second: Size) -> bool:
+    """Returns whether a mask of one size can be resized to an image of the other; a turned one cannot."""
+    if max(abs(first[0] - second[0]), abs(first[1] - second[1])) <= _SIZES_AGREE:
+        return True
+    high, wide = first[0] * second[1], first[1] * second[0]
+    return max(high, wide) <= _SHAPES_AGREE * min(high, wide)
 
 
 def read_regions(segmentation: Any, size: Size | None) -> list[tuple[Size, np.ndarray]]:

@@ -92,8 +92,11 @@ class AnnotationFile:
 
     @classmethod
     def of(cls, path: Path) -> "AnnotationFile":
-        """Returns the file as it is now."""
-        status = path.stat()
+        """Returns the file as it is now; raises `S4ecaError` where it is missing or cannot be reached."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise S4ecaError(f"{path} cannot be read ({error.strerror}): make it readable.") from error
         return cls(path, (status.st_size, status.st_mtime_ns))
 
     def read(self, offset: int, length: int) -> bytes:

@@ -1,6 +1,7 @@
 """Pixel files by what their own headers say: depth, bands and type of the samples, not the mode of a decoder."""
 
 import io
+import logging
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from s4eca.data.file_kinds import UNREADABLE, RefusedError, is_tiff
+from s4eca.data.rle import MAX_PIXELS
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files is in our sentences
 
 T = TypeVar("T")
 
@@ -184,6 +188,8 @@ def _read_tiff(path: Path, known: bool, other: Callable[[int], np.ndarray | None
         page = file.pages.first
         bands = page.samplesperpixel
         what = _words("TIFF", bands, page.dtype)
+        if page.imagelength * page.imagewidth > MAX_PIXELS:  # as Pillow; tifffile would allocate them
+            raise Image.DecompressionBombError(f"{page.imagelength:,} x {page.imagewidth:,} pixels")
         if page.dtype is None or page.axes not in ("YX", "YXS", "SYX"):
             raise RefusedError(f"it is {what} and {page.imagedepth} layers", "write one layer into a file of its own")
         if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from s4eca.data.geometry import same_shape
 from s4eca.data.images import open_image
 from s4eca.data.masks import FileMask, RleMask, StoredMask
 from s4eca.data.references import MaskSource, Reference
@@ -53,9 +54,26 @@ def check_targets(references: Sequence[Reference], what: str) -> None:
 
 
 def check_images(references: Sequence[Reference], depth: int) -> None:
-    """Reads a few images, evenly spread; raises `S4ecaError` where one is of no kind that is read."""
+    """Reads a few images, evenly spread; raises `S4ecaError` where one is of no kind that is read or not its mask's."""
     for item in _spread(references, IMAGES_LOOKED_AT):
-        open_image(item.image, item.id, depth)
+        image = open_image(item.image, item.id, depth)
+        decode_target(item, (image.height, image.width))
+
+
+def decode_target(reference: Reference, size: tuple[int, int]) -> np.ndarray:
+    """Returns the mask (H, W) bool of a reference, whose image is of `size` = (height, width).
+
+    Raises:
+        S4ecaError: it cannot be decoded, or is of another shape, such as turned, and cannot be resized to its image.
+    """
+    mask = reference.mask.decode()
+    height, width = mask.shape
+    if not same_shape((height, width), size) and mask.any():
+        raise S4ecaError(
+            f"The mask of reference {reference.id} ({where(reference.mask)}) is {height}x{width} and its image"
+            f" {reference.image} {size[0]}x{size[1]} (height x width): put the mask of this image in its place."
+        )
+    return mask
 
 
 def where(mask: MaskSource) -> str:

@@ -11,6 +11,7 @@ from rich.progress import track
 from s4eca.data.images import image_size as read_image_size
 from s4eca.data.references import Reference
 from s4eca.data.resize import fit_mask, resize_mask
+from s4eca.data.targets import decode_target
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import row
 from s4eca.evaluation.predictions import MaskError, Predictions
@@ -73,7 +74,7 @@ def score(
             continue
         index = places[id]
         reference, size = references[index], image_sizes[index]
-        truth = reference.mask.decode()
+        truth = decode_target(reference, size)
         if truth.shape != size:
             fitted.append(id)
             truth = fit_mask(truth, size)

@@ -68,11 +68,11 @@ def test_empty_mask_is_a_sample(tmp_path):
 
 def test_mask_of_another_size_is_resized_to_the_image_with_one_warning(tmp_path):
     """RRSIS-D's 09976 and 15324."""
-    tall = np.zeros((HEIGHT * 2, WIDTH), dtype=bool)
-    tall[20:32] = True
-    rows = [reference(tmp_path, number, RleMask([rle(tall)])) for number in (1, 2)]
+    large = np.zeros((HEIGHT * 2, WIDTH * 2), dtype=bool)
+    large[20:32] = True
+    rows = [reference(tmp_path, number, RleMask([rle(large)])) for number in (1, 2)]
     dataset = ReferenceDataset(rows, 16, keep_original=True)
-    with pytest.warns(UserWarning, match=r"reference 1 is 48x32 pixels and its image .*1\.png 24x32"):
+    with pytest.warns(UserWarning, match=r"reference 1 is 48x64 pixels and its image .*1\.png 24x32"):
         sample = dataset[0]
     expected = np.zeros((HEIGHT, WIDTH), dtype=bool)
     expected[10:16] = True
@@ -266,14 +266,14 @@ def test_a_missing_file_is_the_same_error_with_a_cache(tmp_path):
 
 
 def test_a_mask_of_another_size_warns_from_the_cache_too(tmp_path):
-    tall = np.zeros((HEIGHT * 2, WIDTH), dtype=bool)
-    tall[20:32] = True
-    rows = [reference(tmp_path, 1, RleMask([rle(tall)]))]
+    large = np.zeros((HEIGHT * 2, WIDTH * 2), dtype=bool)
+    large[20:32] = True
+    rows = [reference(tmp_path, 1, RleMask([rle(large)]))]
     expected = np.zeros((HEIGHT, WIDTH), dtype=bool)
     expected[10:16] = True
     for _ in range(2):
         dataset = ReferenceDataset(rows, 16, keep_original=True, cache=DiskCache(tmp_path / "cache", "samples"))
-        with pytest.warns(UserWarning, match="48x32 pixels and its image"):
+        with pytest.warns(UserWarning, match="48x64 pixels and its image"):
             assert np.array_equal(dataset[0].original_mask.numpy(), expected)
 
 

@@ -234,6 +234,8 @@ DAMAGED = {
     "empty": (lambda: b"", ["an empty file", "download"]),
     "zeros": (lambda: bytes(1000), ["zeros", "download"]),
     "html": (lambda: b"\n<!DOCTYPE html><html>404</html>", ["an HTML page", "download"]),
+    "marked html": (lambda: b"\xef\xbb\xbf<html>", ["an HTML page"]),
+    "cut directory": (lambda: in_format("TIFF", compression="tiff_lzw")[:-300], ["TIFF", "damaged", "whole copy"]),
     "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", ["Git LFS pointer", "git lfs pull"]),
     "text": (lambda: b"Not Found", ["a text ('Not Found')"]),
     "cut jpeg": (lambda: jpeg()[:4000], ["damaged JPEG", "truncated", "whole copy"]),
@@ -281,6 +283,26 @@ def test_too_many_pixels(tmp_path, monkeypatch):
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert "cut it into tiles" in str(refusal(tmp_path / "a.png"))
+
+
+def test_too_many_pixels_that_only_tifffile_reads(tmp_path):
+    """60,000 x 60,000 x 4 of 16 bits, 27 GB, in a file of a few kB: they are never allocated."""
+    content = bytearray(in_tiff(np.zeros((64, 64, 4), np.uint16), **BANDS, **DEFLATE))
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        for name in ("ImageWidth", "ImageLength"):
+            tag = file.pages.first.tags[name]
+            struct.pack_into(file.byteorder + {3: "H", 4: "I"}[tag.dtype], content, tag.valueoffset, 60_000)
+    (tmp_path / "a.tif").write_bytes(content)
+    error = refusal(tmp_path / "a.tif")
+    assert "60,000 x 60,000" in str(error)
+    assert "cut it into tiles" in str(error)
+
+
+def test_a_link_that_leads_nowhere(tmp_path):
+    (tmp_path / "a.png").symlink_to("gone/b.png")
+    error = str(refusal(tmp_path / "a.png"))
+    assert "a link to gone/b.png" in error
+    assert "only a.png" not in error
 
 
 def test_a_worker_passes_the_sentence_on():

@@ -217,7 +217,16 @@ def test_a_line_without_white_space_is_shown(written, name, separator):
     assert "bad-entry" in found
 
 
-LITTER = ("._refs(unc).p", "._instances.json", "._train.jsonl", "._val.jsonl", "._output_phrase_train.txt", ".DS_Store")
+LITTER = (
+    "~$refs(unc).p",
+    "~$train.jsonl",
+    "._refs(unc).p",
+    "._instances.json",
+    "._train.jsonl",
+    "._val.jsonl",
+    "._output_phrase_train.txt",
+    ".DS_Store",
+)
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from s4eca.data.audit.findings import Finding, Severity, on_names
+from s4eca.data.audit.findings import Finding, Severity, no_references, on_names
 from s4eca.errors import S4ecaError
 from s4eca.text import byte_lines, decode, unmark
 
@@ -23,4 +23,4 @@ def text_lines(path: Path) -> tuple[list[tuple[int, str]], list[Finding]]:
         names = [f"line {number}" for number in bad]
         text = f"{str(error).rstrip('.')} (these lines are left out here)"
         return [line for line in lines if line[0] not in set(bad)], on_names(Severity.ERROR, "bad-entry", text, names)
-    return lines, []
+    return lines, no_references(path, len(lines))

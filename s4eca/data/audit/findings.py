@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from s4eca.data.audit.records import Record
@@ -87,6 +88,11 @@ def on_names(severity: Severity, code: str, text: str, names: Iterable[str]) -> 
     """Returns one finding about things that are no samples, such as files, or none where there are none."""
     found = tuple(names)
     return [Finding(severity, code, text, len(found), found)] if found else []
+
+
+def no_references(path: Path, count: int) -> list[Finding]:
+    """Returns an error for an annotation file that holds no line or entry, of which there are `count`."""
+    return [] if count else on_names(Severity.ERROR, "empty-split", "annotation files without an entry", [path.name])
 
 
 def on_defects(text: str, defects: Sequence[DefectError]) -> list[Finding]:

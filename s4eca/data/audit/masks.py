@@ -9,6 +9,7 @@ from typing import Any
 from s4eca.data.audit.findings import Finding, Severity, on_names, on_records
 from s4eca.data.audit.pixels import ImageFacts, MaskFacts
 from s4eca.data.audit.records import Record
+from s4eca.data.geometry import same_shape
 from s4eca.data.targets import mostly_empty, where
 
 
@@ -57,13 +58,17 @@ def check_sizes(
 ) -> list[Finding]:
     """Compares the sizes of image file, mask and what the annotations state, wherever two of them are known."""
     differ: list[int] = []
+    unlike: list[int] = []
     examples: list[str] = []
     misstated: dict[str, None] = {}
     for i, (record, mask) in enumerate(zip(records, masks, strict=True)):
         image = _of(images, record).size
         mask_size = mask.size if mask is not None else None
         known = image or record.stated_size
-        if mask_size and known and mask_size != known:
+        if mask is not None and mask_size and known and mask_size != known:
+            if mask.pixels and not same_shape(mask_size, known):
+                unlike.append(i)
+                continue
             differ.append(i)
             whose = "image" if image else "stated image size"
             examples.append(f"mask {_size(mask_size)}, {whose} {_size(known)}")
@@ -73,6 +78,8 @@ def check_sizes(
     if examples:
         text += f" (the first: {examples[0]}; width x height)"
     findings = on_records(Severity.WARNING, "mask-size", text, records, differ)
+    text = "masks of another shape than their image, to which they cannot be resized"
+    findings += on_records(Severity.ERROR, "unusable-mask", text, records, unlike)
     text = "images of another size than the annotations state (width x height)"
     return findings + on_names(Severity.WARNING, "stated-size", text, misstated)
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from s4eca.data.audit.findings import Finding, Severity, on_defects, on_names, on_records
+from s4eca.data.audit.findings import Finding, Severity, no_references, on_defects, on_names, on_records
 from s4eca.data.audit.keys import check_keys
 from s4eca.data.audit.records import Record
 from s4eca.data.defects import DefectError
 from s4eca.data.masks import StoredMask
 from s4eca.data.readers.names import ImageFolder
-from s4eca.data.readers.refer_checks import entry_defects
+from s4eca.data.readers.refer_checks import entry_defects, mask_size
 from s4eca.data.readers.refer_files import (
     Instances,
     ReferEntry,
@@ -121,7 +121,13 @@ def _records_of(
     if table.read is not None:
         kept = [table.read.annotations[id] for id in entry.annotations if id in table.read.annotations]
         spans = tuple(number for annotation in kept if not annotation.empty for number in annotation.span)
-        mask = StoredMask(table.read.file, spans, size, entry.name) if spans else None
+        try:
+            known = mask_size(image, kept, entry.name) if image is not None else None
+        except S4ecaError:  # the image's own defect
+            known = None
+        # without the image polygons have no size, and are not painted
+        if spans and (known or not any(annotation.drawn for annotation in kept)):
+            mask = StoredMask(table.read.file, spans, known, entry.name)
     alone = annotations[0] if len(annotations) == 1 else {}  # a box around several targets is not stored
     return [
         Record(
@@ -155,7 +161,9 @@ def _load_refs(path: Path) -> tuple[list[tuple[dict[str, Any], ReferEntry]], lis
             good.append((unmark_values(raw), entry))
         except DefectError as defect:
             bad.append(defect)
-    return good, on_defects(f"entries of {path.name} that cannot be used and are left out here", bad)
+    return good, no_references(path, len(content)) + on_defects(
+        f"entries of {path.name} that cannot be used and are left out here", bad
+    )
 
 
 def _load_instances(path: Path | None, folder: ImageFolder) -> tuple[_Table, list[Finding]]:

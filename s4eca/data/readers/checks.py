@@ -45,11 +45,14 @@ def check_by_split(option: str, given: Any, kind: type) -> None:
 def is_id(value: Any) -> bool:
     """Returns whether a value can be an id of an annotation file: a whole number or a text.
 
-    A number with a point counts where it is whole; what writes tables makes 7.0 of 7, and the two are equal.
+    A number with a point counts where it is whole; what writes tables makes 7.0 of 7, and the two are equal. Python
+    turns numbers of thousands of digits into no text.
     """
     if isinstance(value, float):
         return value.is_integer()
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() <= 64
+    return isinstance(value, str)
 
 
 def read_mark(value: Any) -> bool | None:

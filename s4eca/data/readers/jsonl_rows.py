@@ -1,6 +1,7 @@
 """What a line of the interchange format has to hold, for its reader and for the audit."""
 
 import json
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,13 @@ def read_row(line: str, number: int, path: Path) -> dict[str, Any]:
     if not named or not isinstance(row.get("sent"), str):
         raise bad("lacks a sent or a file_name: complete or remove it")
     row = {key: value for key, value in unmark_values(row).items() if value is not None}
+    try:
+        "".join(value for value in row.values() if isinstance(value, str)).encode()
+    except UnicodeEncodeError as error:  # the escapes of JSON can leave one half of a pair
+        raise bad(f"has half of a character in it, {error.object[error.start]!a}: mend it") from error
     for key in ("image_id", "id"):
         if key in row and not is_id(row[key]):
-            raise bad(f"has {key} {row[key]!r}, which is not a whole number or a text: mend it")
+            raise bad(f"has {key} {reprlib.repr(row[key])}, which is not a whole number or a text: mend it")
     for key in ("split", "category_name"):
         if not isinstance(row.get(key, ""), str):
             raise bad(f"has {key} {row[key]!r}, which is not a text: mend it")
@@ -101,7 +106,9 @@ def row_defects(
         path: of the file.
     """
     where = f"Line {number} of {path}"
-    if row.get("split", split) in set(SPLITS) - {split}:
+    # "Train", "validation" and "testB" are said of these splits as well; other words say nothing
+    stated = row.get("split", split).strip().lower()
+    if not stated.startswith(split.strip().lower()) and stated.startswith(SPLITS):
         text = f"{where} belongs to the {row['split']} split by its own field: take it out of this file."
         yield DefectError(text, "other-split", id)
     if extent is None:

@@ -41,7 +41,9 @@ def load_plain_pickle(path: Path) -> Any:
         kind = foreign(head)
         if re.match(rb"\s*[\[{]\s*[\"{\]}]", head):
             kind = "JSON", "give it a name that ends in .json"
-        reason = f"it is {kind[0]}: {kind[1]}" if kind else f"{error}: take a whole copy of it"
+        reason = (
+            f"it is {kind[0]}: {kind[1]}" if kind else f"{str(error) or type(error).__name__}: take a whole copy of it"
+        )
         raise S4ecaError(f"{path} cannot be read as a pickle, {reason}.") from error
 
 

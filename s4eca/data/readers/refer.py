@@ -6,7 +6,6 @@ from typing import Any
 
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.defects import DefectError, raise_first
-from s4eca.data.images import image_size
 from s4eca.data.masks import EmptyMask, StoredMask
 from s4eca.data.readers.checks import (
     SPLITS,
@@ -20,7 +19,7 @@ from s4eca.data.readers.checks import (
     published_counts,
 )
 from s4eca.data.readers.collection import paused_collection
-from s4eca.data.readers.refer_checks import check_mask, entry_defects
+from s4eca.data.readers.refer_checks import check_mask, entry_defects, mask_size
 from s4eca.data.readers.refer_files import Instances, ReferEntry, read_instances, read_refer_entries
 from s4eca.data.readers.refer_layout import Layout, find_layout
 from s4eca.data.references import MaskSource, Reference
@@ -107,9 +106,8 @@ def _references(entry: ReferEntry, split: str, layout: Layout, instances: Instan
     spans = tuple(number for annotation in annotations if not annotation.empty for number in annotation.span)
     ids = {annotation.category_id for annotation in annotations} - {None} or {entry.category_id}
     category = instances.categories.get(ids.pop()) if len(ids) == 1 else None
-    size = image.size
-    if size is None and any(annotation.drawn for annotation in annotations) and image.path.is_file():
-        size = image_size(image.path, entry.name)
+    size = mask_size(image, annotations, entry.name)
+    if size != image.size:
         check_mask(annotations, size, entry.name, instances)
     references = []
     for position, sentence in enumerate(entry.sentences):
@@ -143,6 +141,12 @@ def check_references(
         S4ecaError: an id occurs twice, an expression is empty, images are missing, the split is empty, or has another
             size than `expected` and `strict_counts` is set.
     """
+    if not references:
+        names = sorted({repr(entry.split) for entry in read_refer_entries(layout.refs)})
+        raise S4ecaError(
+            f"The {split} split of {title} is empty, and {layout.refs} has the splits {', '.join(names) or '(none)'}:"
+            f" give the whole dataset, or say what the split is called with data.split_names={{{split}: NAME}}."
+        )
     check_unique(references, layout.refs)
     check_expressions(references, layout.refs)
     if need_files:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from s4eca.data.defects import DefectError
 from s4eca.data.geometry import check_fit
+from s4eca.data.images import image_size
 from s4eca.data.masks import unusable
-from s4eca.data.readers.refer_files import Annotation, Instances, ReferEntry
+from s4eca.data.readers.refer_files import Annotation, Image, Instances, ReferEntry
 
 
 def entry_defects(entry: ReferEntry, instances: Instances, refs: Path) -> Iterator[DefectError]:
@@ -28,8 +29,8 @@ def entry_defects(entry: ReferEntry, instances: Instances, refs: Path) -> Iterat
     image = instances.images.get(entry.image_id)
     if image is None or (missing and not entry.no_target):
         yield DefectError(
-            f"{where} points to annotation {missing[0] if missing else entry.ann_id} of image {entry.image_id}, which"
-            f" {instances.file.path} lacks: take both files from the same download.",
+            f"{where} points to annotation {missing[0] if missing else entry.ann_id!r} of image {entry.image_id!r},"
+            f" which {instances.file.path} lacks: take both files from the same download.",
             "missing-image-entry" if image is None else "missing-annotation",
             id,
         )
@@ -41,12 +42,27 @@ def entry_defects(entry: ReferEntry, instances: Instances, refs: Path) -> Iterat
             text = f"Annotation {number} of {instances.file.path} has no segmentation, and reference {id} means it:"
             yield DefectError(f"{text} add it, or mark the reference no_target.", "missing-annotation", id)
         if annotation.image_id not in (None, entry.image_id):
-            text = f"{where} is about image {entry.image_id} and its annotation {number} belongs to image"
-            yield DefectError(f"{text} {annotation.image_id}: mend one of the two.", "other-image", id)
+            text = f"{where} is about image {entry.image_id!r} and its annotation {number!r} belongs to image"
+            yield DefectError(f"{text} {annotation.image_id!r}: mend one of the two.", "other-image", id)
     try:
         check_mask(found.values(), image.size if image is not None else None, id, instances)
     except DefectError as defect:
         yield defect
+
+
+def mask_size(image: Image, annotations: Iterable[Annotation], id: str) -> tuple[int, int] | None:
+    """Returns (height, width) of an image as far as its masks need it: as stated, or for polygons as in its file.
+
+    Args:
+        image: as `instances.json` has it.
+        annotations: of one entry.
+        id: of the entry, for messages.
+
+    Raises:
+        S4ecaError: the image cannot be read.
+    """
+    needed = image.size is None and any(annotation.drawn for annotation in annotations) and image.path.is_file()
+    return image_size(image.path, id) if needed else image.size
 
 
 def check_mask(annotations: Iterable[Annotation], size: tuple[int, int] | None, id: str, instances: Instances) -> None:

@@ -125,7 +125,9 @@ class Instances:
                 row = _category(raw)
         except ValueError as error:
             yield DefectError(
-                f"Row {id} of {part} in {self.file.path} {error}: mend it.", "bad-entry", f"{id} of {part}"
+                f"Row {id} of {part} in {self.file.path} cannot be used ({error}): mend it.",
+                "bad-entry",
+                f"{id} of {part}",
             )
             return
         if id in table and not self._same(part, table[id], row):
@@ -244,10 +246,7 @@ def read_instances(path: Path, folder: Path) -> Instances:
 
 def open_instances(path: Path, folder: ImageFolder) -> Instances:
     """Returns `Instances` without a row; raises `S4ecaError` where there is no such file."""
-    try:
-        return Instances(AnnotationFile.of(path), folder, {}, {}, {})
-    except OSError as error:
-        raise S4ecaError(f"{path} cannot be read ({error.strerror}): make it readable.") from error
+    return Instances(AnnotationFile.of(path), folder, {}, {}, {})
 
 
 def instance_rows(path: Path) -> Iterator[tuple[str, Any, tuple[int, int]]]:
@@ -275,7 +274,7 @@ def instance_rows(path: Path) -> Iterator[tuple[str, Any, tuple[int, int]]]:
 
 def _image(raw: dict[str, Any], folder: ImageFolder) -> Image:
     if not isinstance(raw.get("file_name"), str) or not raw["file_name"]:
-        raise ValueError("has no file_name")
+        raise ValueError("it has no file_name")
     height, width = raw.get("height"), raw.get("width")
     size = None if height is None or width is None else check_size([height, width])
     return Image(folder.file(raw["file_name"]), size)
@@ -285,7 +284,7 @@ def _annotation(raw: dict[str, Any], span: tuple[int, int]) -> Annotation:
     # RRSIS-D writes `categories_id`, COCO and the other REFER datasets `category_id`
     category, image_id = raw.get("categories_id", raw.get("category_id")), raw.get("image_id")
     if any(isinstance(value, list | dict) for value in (category, image_id)):
-        raise ValueError("has a list or an object for an id")
+        raise ValueError("it has a list or an object for an id")
     extent: Extent | str | None = None
     if raw.get("segmentation"):
         try:
@@ -297,5 +296,5 @@ def _annotation(raw: dict[str, Any], span: tuple[int, int]) -> Annotation:
 
 def _category(raw: dict[str, Any]) -> str:
     if not isinstance(raw.get("name"), str):
-        raise ValueError("has no name")
+        raise ValueError("it has no name")
     return str(raw["name"])

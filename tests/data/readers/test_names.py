@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from s4eca.data.readers.listing import Listing
 from s4eca.data.readers.names import ImageFolder, below
+from s4eca.folders import is_hidden
 
 
 def folder(root, *names, name="photos"):
@@ -86,7 +87,7 @@ PARTS = st.text(
     st.characters(codec="utf-8", exclude_characters='/\\<>:"|?*%\0\ufeff', exclude_categories=("C", "Z")), min_size=1
 )
 NAMES = PARTS.map(lambda text: text[:12]).filter(
-    lambda text: text.strip(".") and unicodedata.is_normalized("NFC", text)
+    lambda text: not is_hidden(text) and unicodedata.is_normalized("NFC", text)
 )
 
 

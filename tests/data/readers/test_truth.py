@@ -9,9 +9,10 @@ import resource
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from layouts import HEIGHT, SAMPLES, WIDTH, box_mask, rle, write_jsonl, write_refsegrs, write_rrsis_d
-from s4eca.data import read_jsonl, read_refer, read_refsegrs
+from s4eca.data import JsonlDataModule, read_jsonl, read_refer, read_refsegrs
 from s4eca.data.audit import Severity, audit
 from s4eca.data.audit.findings import ERRORS
 from s4eca.data.dataset import ReferenceDataset
@@ -173,6 +174,98 @@ def test_polygons_without_a_size_take_that_of_the_image_file(tmp_path):
         read_refer(tmp_path / "far", "val")
 
 
+def test_polygons_without_a_size_are_painted_by_the_audit_too(tmp_path):
+    def edit(_, instances):
+        for image in instances["images"]:
+            del image["height"], image["width"]
+        instances["annotations"][4]["segmentation"] = [[4, 4, 20, 4, 20, 15, 4, 15]]
+
+    assert errors_of(write_rrsis_d(tmp_path, edit=edit)) == {}
+
+
+def test_masks_turned_against_their_image_are_refused_before_a_run(tmp_path):
+    """In 24x32 images: a quarter turn cannot be resized, half the size can."""
+
+    def turn(split, rows):
+        if split == "train":
+            rows[0]["segmentation"] = rle(box_mask(1).T)
+
+    write_jsonl(tmp_path / "lines", edit=turn)
+    write_refsegrs(tmp_path / "files")
+    path = tmp_path / "files/masks/41.tif"
+    Image.fromarray(box_mask(41).T.copy()).save(path)
+    for module, root in ((JsonlDataModule, tmp_path / "lines"), (RefSegRSDataModule, tmp_path / "files")):
+        with pytest.raises(S4ecaError, match=r"mask of reference (201|41) .*32x24 .*image .*24x32"):
+            module(root=root, num_workers=0).setup("fit")
+        assert set(errors_of(root)) == {"unusable-mask"}
+    Image.fromarray(box_mask(41)[::2, ::2].copy()).save(path)
+    RefSegRSDataModule(root=tmp_path / "files", num_workers=0).setup("fit")
+    assert errors_of(tmp_path / "files") == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "stated", "refused"),
+    [
+        *(("train", "Test", True), ("train", "validation", True), ("val", " test ", True), ("test", "trainval", True)),
+        *(("train", "Train", False), ("val", "validation", False), ("test", "testA", False), ("val", "mine", False)),
+    ],
+)
+def test_splits_in_other_words(tmp_path, file, stated, refused):
+    def edit(split, rows):
+        if split == file:
+            rows[0]["split"] = stated
+
+    write_jsonl(tmp_path, edit=edit)
+    message = refusal(read_jsonl, tmp_path, file)
+    assert (message is not None and f"belongs to the {stated} split" in message) is refused
+    assert set(errors_of(tmp_path)) == ({"other-split"} if refused else set())
+
+
+def test_refs_whose_splits_are_called_otherwise_say_so(tmp_path):
+    def edit(refs, _):
+        for ref in refs:
+            ref["split"] = ref["split"].title()
+
+    write_rrsis_d(tmp_path, edit=edit)
+    assert re.search("'Test', 'Train', 'Val'.*split_names={val: NAME}", refusal(read_refer, tmp_path, "val"))
+    assert len(read_refer(tmp_path, "val", split_names={"val": "Val"})) == 2
+
+
+@pytest.mark.parametrize("key", ["ref_id", "ann_id", "image_id"])
+def test_numbers_of_thousands_of_digits_are_no_ids(tmp_path, key):
+    """Python refuses to write them: beyond 4,300 digits `str` raises."""
+    write_rrsis_d(tmp_path, edit=lambda refs, _: refs[4].update({key: 10**5000}))
+    assert "Entry 4 " in refusal(read_refer, tmp_path, "val")
+    assert errors_of(tmp_path)["bad-entry"][0] == ("entry 4",)
+
+
+def test_half_of_a_character_in_a_line(tmp_path):
+    """JSON's escapes can leave it, and neither a tokenizer nor a table of results takes it."""
+    write_jsonl(tmp_path)
+    path = next(tmp_path.rglob("*_val.jsonl"))
+    path.write_text(path.read_text().replace("The ship", r"The \ud83d ship", 1))
+    assert re.search(r"Line 1 .*\\ud83d", refusal(read_jsonl, tmp_path, "val"))
+    assert errors_of(tmp_path)["bad-entry"][0] == ("line 1",)
+
+
+def test_files_without_an_entry_are_errors_of_the_audit(tmp_path):
+    write_jsonl(tmp_path / "lines", name="{split}.jsonl")
+    (tmp_path / "lines/train.jsonl").write_text("\n")
+    write_refsegrs(tmp_path / "phrases")
+    (tmp_path / "phrases/output_phrase_train.txt").write_text("")
+    write_rrsis_d(tmp_path / "refs", train=0, val=0, test=0)
+    for name, read in (("lines", read_jsonl), ("phrases", read_refsegrs), ("refs", read_refer)):
+        assert "is empty" in refusal(read, tmp_path / name, "train")
+        assert "empty-split" in errors_of(tmp_path / name)
+
+
+def test_a_file_that_is_a_link_to_itself(tmp_path):
+    write_jsonl(tmp_path, name="{split}.jsonl")
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "train.jsonl").symlink_to("train.jsonl")
+    assert re.search("train.jsonl cannot be read .*links", refusal(read_jsonl, tmp_path, "train"))
+
+
 def test_damaged_geometry_that_no_reference_means(tmp_path):
     def orphan(_, instances):
         instances["annotations"].append({**instances["annotations"][0], "id": 900, "segmentation": [[math.nan] * 6]})
@@ -284,7 +377,7 @@ DEFECTS = {
     ),
     "an id that is a text": (
         changed_ref(ann_id="122"),
-        *("missing-annotation", ("122",), "Reference 122 .*annotation 122 of image 122"),
+        *("missing-annotation", ("122",), "Reference 122 .*annotation '122' of image 122"),
     ),
     "an image that does not exist": (
         changed_ref(image_id=900),
