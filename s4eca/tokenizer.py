@@ -8,7 +8,8 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from s4eca.errors import S4ecaError
 
-# what the expressions of RRSIS-D and RefSegRS are made of; anything else falls back to single letters
+# what the expressions of RRSIS-D and RefSegRS are made of; anything else falls back to single letters. Words that are
+# added stand at the end, so that the numbers of the others stay
 AERIAL_WORDS = """
 a above airplane airport along anchored and area at baseball basketball below bigger bikeway black blue bottom bridge
 brown building bus car chimney cone court cyan dam dark driveway expressway far field frustum going golf grass gray
@@ -16,6 +17,7 @@ green ground harbor heavy huge impervious in is it large left light little locat
 near next of on orange other oval overpass parked parking purple rectangular red right road rounded service ship side
 sidewalk similar size slender small smaller stadium station storage surface tank tennis than that the there this
 through tiny to toll top track trailer train tree truck upper van vegetation vehicle which white windmill with yellow
+an
 """
 
 
