@@ -237,7 +237,12 @@ def test_half_of_a_character(tmp_path):
     path = tmp_path / "a/datainfo/rrsisd_train.jsonl"
     path.write_text(path.read_text().replace("The ship number 201", "The ship \\ud800"))
     for target in ("jsonl", "rrsis_d"):
-        refused(tmp_path, tmp_path / "a", target, "'201' .* UTF-8 cannot hold")
+        refused(tmp_path, tmp_path / "a", target, "Line 1 of .*rrsisd_train.jsonl has half of a character")
+    root = write_rrsis_d(tmp_path / "b")
+    path = root / "rrsisd/instances.json"
+    path.write_text(path.read_text().replace('"name": "ship"', '"name": "\\ud800"'))
+    for target in ("jsonl", "rrsis_d"):
+        refused(tmp_path, root, target, "UTF-8 cannot hold")
 
 
 def test_bad_arguments(tmp_path):
