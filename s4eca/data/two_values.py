@@ -11,6 +11,7 @@ from tifffile import PHOTOMETRIC
 
 from s4eca.data.file_kinds import RefusedError
 from s4eca.data.rasters import COLOURS, Raster, read
+from s4eca.wording import first
 
 SOFT_THRESHOLD = 50
 """Grey above it is the object in a mask with soft edges: the LAVT lineage's value."""
@@ -130,11 +131,11 @@ def _split_grey(values: np.ndarray) -> np.ndarray:
 
 def _split_colours(colours: np.ndarray, indices: np.ndarray | None) -> np.ndarray:
     """Splits (H, W, 3) that are not all grey."""
-    first = colours[0, 0]
-    other = (colours != first).any(axis=2)
+    corner = colours[0, 0]
+    other = (colours != corner).any(axis=2)
     second = colours[other][:1]
     if (colours[other] == second).all():
-        if not first.any():
+        if not corner.any():
             return other
         if len(second) and not second.any():
             return ~other
@@ -176,5 +177,4 @@ def _values(values: np.ndarray, limit: int = 6) -> str:
         what, found = "colour", [str(tuple(row.tolist())) for row in np.unique(values.reshape(-1, 3), axis=0)]
     else:
         what, found = "value", [f"{value:g}" for value in np.unique(values).tolist()]
-    more = f", … {len(found):,} in all" if len(found) > limit else ""
-    return f"the {what}{'' if len(found) == 1 else 's'} {', '.join(found[:limit])}{more}"
+    return f"the {what}{'' if len(found) == 1 else 's'} {first(found, limit)}"

@@ -15,7 +15,7 @@ from s4eca.data.targets import decode_target
 from s4eca.errors import S4ecaError
 from s4eca.evaluation.metrics import row
 from s4eca.evaluation.predictions import MaskError, Predictions
-from s4eca.evaluation.predictions.base import first
+from s4eca.wording import first
 
 SIZES = ("original", "input")
 

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from s4eca.errors import S4ecaError
+from s4eca.wording import first
 
 
 class MaskError(S4ecaError):
@@ -186,10 +187,3 @@ def as_mask(values: np.ndarray) -> np.ndarray:
         found = [str(value) for value in np.unique(values)]
         raise ValueError(f"it holds the values {first(found, 6)} where 0 and 255, or 0 and 1, are expected")
     return mask
-
-
-def first(names: Sequence[str], limit: int = 5) -> str:
-    """Returns the first names, and how many there are where that is not all of them."""
-    if len(names) <= limit:
-        return ", ".join(names)
-    return f"{', '.join(names[:limit])}, … {len(names):,} in all"

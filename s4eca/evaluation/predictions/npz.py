@@ -12,7 +12,8 @@ import numpy as np
 
 from s4eca.data.rle import check_size
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, as_mask, first
+from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, as_mask
+from s4eca.wording import first
 
 _SUFFIX = ".npy"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, as_mask, first
+from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, as_mask
 from s4eca.folders import is_hidden
+from s4eca.wording import first
 
 _SUFFIX = ".png"
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)

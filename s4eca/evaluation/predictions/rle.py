@@ -10,8 +10,9 @@ import numpy as np
 from s4eca.data.masks import encode_mask
 from s4eca.data.rle import check_rle, paint, read_rle
 from s4eca.errors import S4ecaError
-from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter, first
+from s4eca.evaluation.predictions.base import MaskError, Predictions, PredictionWriter
 from s4eca.text import read_json, unmark
+from s4eca.wording import first
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
