@@ -8,7 +8,7 @@ from s4eca.build import build_module
 from s4eca.cli.training import train
 from s4eca.dry_build import check_build, dry_build
 from s4eca.errors import S4ecaError
-from s4eca.towers import BertTower, ClipTextTower, RobertaTower, SwinTower
+from s4eca.towers import BertTower, ClipTextTower, RobertaTower, SwinTower, ViTTower
 from s4eca.weights import SizesUnknownError, is_hollow
 from tiny_text import BERT
 
@@ -90,10 +90,16 @@ def test_the_shipped_towers_have_their_sizes_without_the_hub():
         swin, bert = SwinTower(), BertTower()
         large = ClipTextTower("openai/clip-vit-large-patch14", "hf:chendelong/RemoteCLIP/RemoteCLIP-ViT-L-14.pt")
         assert RobertaTower().positions == 512
+        small = ViTTower("vit_small_patch14_dinov2.lvd142m")
+        minilm = BertTower("sentence-transformers/all-MiniLM-L6-v2")
         with pytest.raises(SizesUnknownError):
             BertTower("somebody/bert-of-their-own")
     assert swin.size + bert.size == 195_768_184
     assert (large.widths, len(large.steps)) == ([768], 12)
+    # the published files' numbers but for what is left out: 37 x 37 positions resized to 34 x 34, the last norm; the
+    # pooler
+    assert small.size == 22_056_192 - (37**2 - 34**2) * 384 - 2 * 384
+    assert (minilm.size, len(minilm.steps), minilm.widths) == (22_713_216 - 385 * 384, 6, [384])
 
 
 def test_what_nobody_knows_yet_is_left_to_the_run(config):

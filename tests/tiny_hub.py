@@ -29,6 +29,7 @@ _spec.loader.exec_module(tiny_models)
 CLIP_VIT = {"embed_dim": 64, "depth": 4, "num_heads": 1, "patch_size": 16}
 TEXT_TOWERS = {
     "google-bert/bert-base-uncased": (BertTower, BERT),
+    "sentence-transformers/all-MiniLM-L6-v2": (BertTower, BERT),
     "FacebookAI/roberta-base": (RobertaTower, BERT),
     "distilbert/distilbert-base-uncased": (DistilBertTower, DISTILBERT),
 }

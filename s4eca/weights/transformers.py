@@ -30,6 +30,7 @@ TEXT_CONFIGS = {"bert": "bert_base", "roberta": "roberta_base", "distilbert": "d
 # sizes of the models that conf/text names, where they are not the defaults of transformers' config classes
 SIZES: dict[str, dict[str, int]] = {
     "google-bert/bert-base-uncased": {},
+    "sentence-transformers/all-MiniLM-L6-v2": {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
     "FacebookAI/roberta-base": {"max_position_embeddings": 514},
     "distilbert/distilbert-base-uncased": {},
     "openai/clip-vit-base-patch32": {},
