@@ -52,7 +52,7 @@ SEEDS = ("seed", "data.seed", "init_from")
 """What seeds of one training may differ in beside that; the weights that `init_from` names are compared by hash."""
 
 # what older configs leave out, since there was no such key
-_AS_LEFT_OUT = (("trainer.num_nodes", 1), ("data.depth", 8))
+_AS_LEFT_OUT = (("trainer.num_nodes", 1), ("data.depth", 8), ("data.train_share", 1))
 
 _BATCH = ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.devices", "trainer.num_nodes")
 
@@ -124,6 +124,8 @@ def describe_training(meta: Mapping[str, Any]) -> dict[str, Any]:
     """
     origin = meta.get("merged_from") or meta
     config, data = origin["config"], dict(meta["data"])
+    if "drawn_from" in data.get("train", {}):  # other seeds draw other images
+        data["train"] = data["train"]["drawn_from"]
     backbones = {}
     for tower in ("vision", "text"):
         options = config.get(tower, {}).get("options")

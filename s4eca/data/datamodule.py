@@ -23,6 +23,7 @@ from s4eca.data.references import Reference
 from s4eca.data.resize import RESIZERS
 from s4eca.data.sampler import EpochSampler
 from s4eca.data.targets import check_images, check_targets
+from s4eca.data.train_share import check_share, draw_images
 from s4eca.data.waiting import TimedLoader
 from s4eca.data.workers import Unpacking, loading
 from s4eca.errors import S4ecaError
@@ -50,7 +51,10 @@ class ReferringDataModule(LightningDataModule):
         cache: folder that keeps resized samples from the first epoch on, for any number of runs and processes; None
             decodes every time. What it needs is printed, and compared with what the disk has, before it is filled.
         strict_counts: a split size other than the published one is an error instead of a warning.
-        seed: of the training order and the augmentation.
+        train_share: share of the training images that the train split keeps, in (0, 1]; whole images with all their
+            expressions, drawn by `seed`, a smaller share within a larger one (see `draw_images`). Split sizes are
+            compared with the published ones before that.
+        seed: of the training order, the augmentation and the drawn share.
         pin_memory: page-locked batches, which travel to a GPU while it computes; off, with a warning, without one.
 
     Attributes:
@@ -75,6 +79,7 @@ class ReferringDataModule(LightningDataModule):
         augmentation: Augmentation | None = None,
         cache: str | Path | None = None,
         strict_counts: bool = False,
+        train_share: float = 1.0,
         seed: int = 0,
         pin_memory: bool = False,
     ) -> None:
@@ -100,6 +105,7 @@ class ReferringDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.cache = None if cache is None else DiskCache(cache, "samples")
         self.strict_counts = strict_counts
+        self.train_share = check_share(train_share)
         self.seed = _at_least(0, seed, "seed")
         self.pin_memory = pin_memory and torch.cuda.is_available()  # PyTorch would warn of every iterator anew
         if pin_memory and not self.pin_memory:
@@ -107,6 +113,7 @@ class ReferringDataModule(LightningDataModule):
         self.evaluated = "test"
         self.keyed: tuple[str, ...] = ()
         self._references: dict[str, list[Reference]] = {}
+        self._drawn_from: list[Reference] = []
         self._checked_lengths: set[str] = set()
         self._looked_at: set[str] = set()
         self._planned: list[str] = []
@@ -118,10 +125,13 @@ class ReferringDataModule(LightningDataModule):
         raise NotImplementedError
 
     def references(self, split: str) -> list[Reference]:
-        """Returns the references of `train`, `val` or `test`, read once."""
+        """Returns the references of `train`, of which `train_share` is left, `val` or `test`, read once."""
         check_split(split)
         if split not in self._references:
-            self._references[split] = self.read(split)
+            found = self.read(split)
+            if split == "train" and self.train_share < 1:
+                self._drawn_from, found = found, draw_images(found, self.train_share, self.seed)
+            self._references[split] = found
         return self._references[split]
 
     def replace(self, split: str, references: list[Reference]) -> None:
@@ -161,17 +171,20 @@ class ReferringDataModule(LightningDataModule):
 
         The hash covers, in order, each reference's id, image file name, expression, category, whether it is meant to
         name nothing, and mask annotation (the text of an RLE; name and size in bytes of a mask file); and `depth`,
-        where it is not 8. Folders are not part of it.
+        where it is not 8. Folders are not part of it. A share of the train split says what it was drawn from, which
+        all seeds have in common.
         """
-        result = {}
-        for split in splits:
-            digest = hashlib.sha256(b"" if self.depth == 8 else f"depth {self.depth}".encode())
-            references = self.references(split)
-            for item in references:
-                row = [item.id, item.image.name, item.expression, item.category, item.no_target]
-                digest.update(json.dumps([*row, mask_fingerprint(item.mask)]).encode())
-            result[split] = {"count": len(references), "sha256": digest.hexdigest()}
+        result = {split: self._identify(self.references(split)) for split in splits}
+        if "train" in splits and self._drawn_from:
+            result["train"]["drawn_from"] = {**self._identify(self._drawn_from), "share": self.train_share}
         return result
+
+    def _identify(self, references: Sequence[Reference]) -> dict[str, Any]:
+        digest = hashlib.sha256(b"" if self.depth == 8 else f"depth {self.depth}".encode())
+        for item in references:
+            row = [item.id, item.image.name, item.expression, item.category, item.no_target]
+            digest.update(json.dumps([*row, mask_fingerprint(item.mask)]).encode())
+        return {"count": len(references), "sha256": digest.hexdigest()}
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the splits of a stage, so that what is wrong with the data shows before training starts.

@@ -174,6 +174,16 @@ def test_fusion_decoder_loss_and_training_data_are_stated(made):
     assert str(made.root) not in json.dumps(about), "no path"
 
 
+def test_a_share_of_the_training_images_is_stated_and_seeds_that_drew_others_are_seeds(made, tmp_path):
+    abouts = []
+    for seed in (0, 1):
+        data = copy.deepcopy(made()[1].meta["data"])
+        data["train"] = {"count": 1, "sha256": f"{seed}" * 64, "drawn_from": {**data["train"], "share": 0.25}}
+        abouts.append(made(stored={"data": data}, data__train_share=0.25, seed=seed)[0])
+    assert table_of(*abouts)[0] == ["mine"]
+    assert "25 % of the images of 4 samples" in written(tmp_path, abouts[0])[0]
+
+
 @pytest.mark.parametrize(
     ("change", "entry"),
     [
@@ -182,6 +192,7 @@ def test_fusion_decoder_loss_and_training_data_are_stated(made):
         ({"loss__dice_weight": 0.5}, "loss.dice_weight (1.0; 0.5)"),
         ({"model__lr": 0.5}, "model.lr ("),
         ({"data__batch_size": 4}, "effective batch (2; 4)"),
+        ({"data__train_share": 0.3}, "data.train_share (not stated; 0.3)"),
         (FROZEN, "tuning (s4eca; frozen)"),
         ({"stored": {"init_from": {"name": "a.ckpt", "sha256": "ab" * 32}}, "init_from": "a.ckpt"}, "init from ("),
         ({"selected_by": None}, "checkpoint chosen by (val/mIoU; the last step)"),

@@ -136,7 +136,8 @@ def _value(value: Any, key: str = "") -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping) and isinstance(value.get("count"), int) and value.get("sha256"):
-        return f"{value['count']:,} samples{_hash(value)}"
+        share = f"{100 * value['share']:g} % of the images of " if "share" in value else ""
+        return f"{share}{value['count']:,} samples{_hash(value)}"
     if isinstance(value, Mapping) and value.get("name"):
         rest = {name: item for name, item in value.items() if name not in ("name", "sha256")}
         return str(value["name"]) + _hash(value) + (f" ({_value(rest)})" if rest else "")
