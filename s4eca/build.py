@@ -140,7 +140,7 @@ def build_towers(config: Config) -> tuple[TextTower, VisionTower]:
 
 
 def build_module(config: Config, towers: tuple[TextTower, VisionTower] | None = None) -> ReferringModule:
-    """Builds towers, method, fusion, decoder and loss, and the LightningModule around them.
+    """Builds towers, method, fusion, decoder, refinement and loss, and the LightningModule around them.
 
     Args:
         config: resolved config.
@@ -156,6 +156,7 @@ def build_module(config: Config, towers: tuple[TextTower, VisionTower] | None = 
         method=instantiate(config["tuning"], "tuning"),
         fusion=instantiate(config["fusion"], "fusion"),
         decoder=instantiate(config["decoder"], "decoder"),
+        refine=instantiate(config["refine"], "refine") if config.get("refine") else None,  # older configs have none
     )
     loss = instantiate(config["loss"], "loss")
     module = instantiate(model, "model", segmenter=segmenter, loss=loss)

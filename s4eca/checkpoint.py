@@ -7,7 +7,7 @@ fingerprint of the training data. Frozen weights are not in it. Loading is stric
 never unpickles anything but tensors and plain values.
 
 The folder that people share holds the same without the training states: `method.safetensors`, `head.safetensors`
-(norms, fusion and decoder) and `s4eca.json`.
+(norms, fusion, decoder and refinement) and `s4eca.json`.
 """
 
 import json
@@ -157,7 +157,8 @@ def check_learned(segmenter: ReferringSegmenter, state: Mapping[str, Tensor], wh
         what = [f"lacks {len(missing)} tensors such as {missing[0]}"] if missing else []
         what += [f"has {len(extra)} tensors too many such as {extra[0]}"] if extra else []
         raise S4ecaError(
-            f"{where} {' and '.join(what)}; load it into a network with the same tuning, fusion and decoder settings."
+            f"{where} {' and '.join(what)}; load it into a network with the same tuning, fusion, decoder and refine "
+            "settings."
         )
     for name, value in expected.items():
         if state[name].shape != value.shape:

@@ -144,7 +144,7 @@ def describe_training(meta: Mapping[str, Any]) -> dict[str, Any]:
         "tuning": meta["method"]["name"],
         **({"merged_from": origin["method"]["name"]} if origin is not meta else {}),
         "backbones": backbones,
-        **{group: _spoken(config[group]) for group in ("fusion", "decoder", "loss") if config.get(group)},
+        **{group: _spoken(config[group]) for group in ("fusion", "decoder", "refine", "loss") if config.get(group)},
         "trained_on": data.pop("name", None),
         "training_data": data,
         **({"init_from": meta.get("init_from") or {"named": str(start)}} if start else {}),

@@ -1,4 +1,4 @@
-"""The network: towers, tuning method, fusion and decoder. It knows nothing about training."""
+"""The network: towers, tuning method, fusion, decoder and refinement. It knows nothing about training."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.decoders import Decoder
 from s4eca.decoders.memory import put_channels_first, put_channels_last
 from s4eca.errors import S4ecaError
 from s4eca.frozen_dtype import TOWER_DTYPES, check_autocast, hold_in_bf16
@@ -45,6 +46,8 @@ class ReferringSegmenter(nn.Module):
             chosen by the number of rows, so last bits change as with another batch size: in fp32 the towers' words and
             pyramid by less than 2e-6, logits by less than 1e-5 of the largest. True in training and evaluation, None in
             evaluation alone where nothing is compiled, False never.
+        refine: called as `refine(channels=...)` with those of the decoder's finest features, it corrects the logits at
+            the image's size (see `ContourRefinement`); None for no refinement.
 
     Raises:
         S4ecaError: no part of it would bring language into the image, or settings that do not go together.
@@ -55,7 +58,7 @@ class ReferringSegmenter(nn.Module):
         text: TextTower,
         vision: VisionTower,
         method: TuningMethod,
-        decoder: Callable[..., nn.Module],
+        decoder: Callable[..., Decoder],
         fusion: Callable[..., Fusion] | None = None,
         head_logits: Literal[1, 2] = 1,
         placement: Placement = "inside",
@@ -65,6 +68,7 @@ class ReferringSegmenter(nn.Module):
         tower_dtype: Literal["fp32", "bf16"] = "fp32",
         channels_last: bool = True,
         encode_once: bool | None = None,
+        refine: Callable[..., nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.fusion: Fusion
@@ -84,6 +88,7 @@ class ReferringSegmenter(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in vision.widths)
         self.fusion = (fusion or NoFusion)(channels=vision.widths, text_dim=text.widths[-1])
         self.decoder = decoder(channels=vision.widths, out_channels=head_logits)
+        self.refine = refine(channels=self.decoder.classifier.in_channels) if refine is not None else None
         if isinstance(self.fusion, NoFusion) and not method.capabilities.language:
             raise S4ecaError(
                 f"tuning={method.name} brings no language into the image, so every expression would get the same "
@@ -117,6 +122,8 @@ class ReferringSegmenter(nn.Module):
             hold_in_bf16(text, vision, method.name)
         if channels_last:
             put_channels_last(self.decoder)
+            if self.refine is not None:
+                put_channels_last(self.refine)
         if encode_once:
             self._check_sharing()
 
@@ -156,10 +163,12 @@ class ReferringSegmenter(nn.Module):
         )
         pyramid = fused if self.fusion.feedback else self.fusion(walked.pyramid, walked.words, word_mask)
         normed = [norm(grid) for norm, grid in zip(self.norms, pyramid, strict=True)]
-        scores = self.decoder(normed if self.channels_last else put_channels_first(normed)).float()
+        features = self.decoder.features(normed if self.channels_last else put_channels_first(normed))
+        scores = self.decoder.classifier(features).float()
         logits = scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores[:, 0]
         # align_corners as in LAVT's decoder and final resize
-        return F.interpolate(logits[:, None], size=image.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
+        logits = F.interpolate(logits[:, None], size=image.shape[-2:], mode="bilinear", align_corners=True)
+        return (logits if self.refine is None else self.refine(image, logits, features))[:, 0]
 
     def train(self, mode: bool = True) -> "ReferringSegmenter":
         """Sets train mode on everything that is learned; frozen towers stay in eval mode."""
@@ -202,6 +211,9 @@ class ReferringSegmenter(nn.Module):
 
 
 def group_of(name: str) -> str:
-    """Returns which of `GROUPS` a learned tensor belongs to; trained tower weights belong to the method."""
+    """Returns which of `GROUPS` a learned tensor belongs to.
+
+    Trained tower weights belong to the method, a refinement to the decoder.
+    """
     head = name.partition(".")[0]
-    return head if head in GROUPS else "method"
+    return "decoder" if head == "refine" else head if head in GROUPS else "method"

@@ -19,9 +19,10 @@ ALLOWED = ("s4eca.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.
 # arguments that a part gets from the program, by its place in the config
 GIVEN = {
     "model": ("segmenter", "loss", "config"),
-    "model.segmenter": ("text", "vision", "method", "fusion", "decoder"),
+    "model.segmenter": ("text", "vision", "method", "fusion", "decoder", "refine"),
     "model.regions": ("clip",),
     "decoder": ("channels", "out_channels"),
+    "refine": ("channels",),
     "fusion": ("channels", "text_dim"),
     "decoupler": ("knowledge",),
     "grounding": ("clip",),

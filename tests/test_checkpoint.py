@@ -128,7 +128,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(trained, 
 
 
 def test_other_settings_are_refused(trained):
-    with pytest.raises(S4ecaError, match=r"lacks .* same tuning, fusion and decoder"):
+    with pytest.raises(S4ecaError, match=r"lacks .* same tuning, fusion, decoder and refine"):
         load_learned(toy_module(method=type(toy_method())()).segmenter, read_checkpoint(trained[1]))
 
 

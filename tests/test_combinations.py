@@ -65,6 +65,7 @@ def tiny_tower(group: str, option: str) -> dict[str, Any]:
 SETTINGS: dict[str, list[Any]] = {
     "decoder.width": [8, 16, 20, 0, -8, "abc"],
     "decoder.factor": [1, 4, 999, 0, -2, 1.5],
+    "refine.width": [16, 24, 0, "wide"],
     "fusion.feedback": [True, "yes"],
     "fusion.heads": [2, 3, 0, -1],
     "fusion.dropout": [0.1, 2, "a"],
@@ -109,7 +110,10 @@ SETTINGS: dict[str, list[Any]] = {
 combinations = st.fixed_dictionaries(
     {
         "options": st.fixed_dictionaries(
-            {group: st.sampled_from(_options(group)) for group in ("vision", "text", "tuning", "decoder", "loss")}
+            {
+                group: st.sampled_from(_options(group))
+                for group in ("vision", "text", "tuning", "decoder", "refine", "loss")
+            }
             | {"fusion": st.sampled_from(["none", "film", "pwam", "pwam"])}
             | {"augmentation": st.sampled_from(["none", "none", "geometric"])}
             | {"trainer": st.sampled_from(["default", "default", "default", "fsdp"])}

@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4eca.checks import check_whole
+from s4eca.decoders import Decoder
 
 GROUP = 8  # channels that share their GroupNorm statistics
 
 
-class FPNDecoder(nn.Module):
+class FPNDecoder(Decoder):
     """Feature-pyramid decoder (FPN, arXiv 1612.03144; levels summed at the finest grid as in Panoptic FPN).
 
     1x1 laterals to one width, top-down addition, a 3x3 convolution per level, the sum of all levels at the finest
@@ -32,28 +33,30 @@ class FPNDecoder(nn.Module):
         super().__init__()
         check_whole("decoder.width", width, GROUP)
         self.laterals = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in channels)
-        self.smooth = nn.ModuleList(_convolution(width) for _ in channels)
-        self.head = _convolution(width)
+        self.smooth = nn.ModuleList(convolution(width, width) for _ in channels)
+        self.head = convolution(width, width)
         self.classifier = nn.Conv2d(width, out_channels, 1)
 
-    def forward(self, pyramid: list[Tensor]) -> Tensor:
-        """Returns scores (B, K, H_1, W_1) from NHWC grids (B, H_i, W_i, C_i), fine to coarse."""
+    def features(self, pyramid: list[Tensor]) -> Tensor:
+        """Returns (B, width, H_1, W_1) from NHWC grids (B, H_i, W_i, C_i), fine to coarse."""
         levels = [lateral(grid.permute(0, 3, 1, 2)) for lateral, grid in zip(self.laterals, pyramid, strict=True)]
         for i in range(len(levels) - 2, -1, -1):
-            levels[i] = levels[i] + _resize(levels[i + 1], levels[i])
+            levels[i] = levels[i] + resize(levels[i + 1], levels[i])
         merged = self.smooth[0](levels[0])
         for smooth, level in zip(self.smooth[1:], levels[1:], strict=True):
-            merged = merged + _resize(smooth(level), merged)
-        return self.classifier(self.head(merged))
+            merged = merged + resize(smooth(level), merged)
+        return self.head(merged)
 
 
-def _convolution(width: int) -> nn.Module:
+def convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    """Returns a 3x3 convolution with GroupNorm and ReLU; `out_channels` is a multiple of 8."""
     return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, bias=False),
-        nn.GroupNorm(width // GROUP, width),
+        nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+        nn.GroupNorm(out_channels // GROUP, out_channels),
         nn.ReLU(),
     )
 
 
-def _resize(grid: Tensor, like: Tensor) -> Tensor:
+def resize(grid: Tensor, like: Tensor) -> Tensor:
+    """Returns a grid (B, C, h, w) at the size of another one, bilinearly."""
     return F.interpolate(grid, size=like.shape[-2:], mode="bilinear", align_corners=False)

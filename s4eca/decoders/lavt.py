@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4eca.checks import check_whole
+from s4eca.decoders import Decoder
 from s4eca.errors import S4ecaError
 
 
-class LAVTDecoder(nn.Module):
+class LAVTDecoder(Decoder):
     """Top-down decoder of LAVT (arXiv 2112.02244, section 3.4; `SimpleDecoding` in its repository).
 
     At each level the coarser map is resized to the next finer grid (bilinear, corners aligned), concatenated with it
@@ -42,15 +43,15 @@ class LAVTDecoder(nn.Module):
         self.levels = nn.ModuleList(levels)
         self.classifier = nn.Conv2d(width, out_channels, 1)
 
-    def forward(self, pyramid: list[Tensor]) -> Tensor:
-        """Returns scores (B, K, H_1, W_1) from NHWC grids (B, H_i, W_i, C_i), fine to coarse."""
+    def features(self, pyramid: list[Tensor]) -> Tensor:
+        """Returns (B, C_4 / factor, H_1, W_1) from NHWC grids (B, H_i, W_i, C_i), fine to coarse."""
         grids = [grid.permute(0, 3, 1, 2) for grid in pyramid]
         hidden = grids.pop()
         for level in self.levels:
             finer = grids.pop()
             hidden = F.interpolate(hidden, size=finer.shape[-2:], mode="bilinear", align_corners=True)
             hidden = level(torch.cat([hidden, finer], dim=1))
-        return self.classifier(hidden)
+        return hidden
 
 
 def _convolution(in_channels: int, out_channels: int) -> list[nn.Module]:

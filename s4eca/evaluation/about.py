@@ -6,7 +6,7 @@ from typing import Any
 from s4eca.identity import differing
 
 SAME = (
-    *("tuning", "fusion", "decoder", "loss", "training_data", "trained_on", "init_from", "config"),
+    *("tuning", "fusion", "decoder", "refine", "loss", "training_data", "trained_on", "init_from", "config"),
     "merged_from",
     *("learned_parameters", "placement", "selected_by", "recipe", "parts"),
     *("expressions", "image_size", "resize", "max_tokens", "precision", "data", "at"),
@@ -122,7 +122,7 @@ def _is_told(key: str, about: Mapping[str, Any]) -> bool:
     group, _, name = key.partition(".")
     if group in ("vision", "text") and name in ("_target_", "name"):
         return group in stated_backbones(about)
-    return group in ("fusion", "decoder", "loss") and group in about
+    return group in ("fusion", "decoder", "refine", "loss") and group in about
 
 
 def _flat(value: Mapping[str, Any], entry: str) -> dict[str, tuple[Any, str]]:

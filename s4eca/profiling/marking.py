@@ -43,7 +43,7 @@ class Marks:
         self._around(segmenter.fusion, "stage" if segmenter.fusion.feedback else "forward", FUSION)
         for norm in segmenter.norms:
             self._around(norm, "forward", DECODER)
-        self._around(segmenter.decoder, "forward", DECODER, and_after=True)
+        self._around(segmenter.decoder, "features", DECODER, and_after=True)
         self._around(segmenter, "forward", REST)
         self._around(module.loss, "forward", LOSS)
         if module.features is not None:

@@ -34,4 +34,4 @@ def part_of_parameter(name: str, learned: bool) -> str:
     head = name.partition(".")[0]
     if head in TOWERS and not learned:
         return TOWERS[head]
-    return {"norms": DECODER, "decoder": DECODER, "fusion": FUSION}.get(head, METHOD)
+    return {"norms": DECODER, "decoder": DECODER, "refine": DECODER, "fusion": FUSION}.get(head, METHOD)

@@ -74,7 +74,7 @@ def sleepy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sleepy")
     module, data = toy_module(), toy_data(folder / "data")
     method, decoder = module.segmenter.method, module.segmenter.decoder
-    decoder.forward = Sleepy(decoder.forward)
+    decoder.features = Sleepy(decoder.features)
     tap = method.tap
 
     def sleepy_tap(step, site, *arguments):
@@ -116,7 +116,7 @@ def test_what_sleeps_is_charged_for_it(sleepy):
 def test_nothing_is_left_in_the_network(sleepy):
     module, _, _ = sleepy
     segmenter = module.segmenter
-    assert isinstance(segmenter.decoder.forward, Sleepy)
+    assert isinstance(segmenter.decoder.features, Sleepy)
     for part in (segmenter, segmenter.fusion, segmenter.text, segmenter.vision, module.loss, *segmenter.norms):
         assert not {"forward", "stage", "begin", "step", "end", "tap"} & vars(part).keys()
     assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None

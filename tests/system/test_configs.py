@@ -75,7 +75,7 @@ def options(group: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g in ("tuning", "fusion", "decoder", "loss", "vision", "text") for o in options(g)],
+    [(g, o) for g in ("tuning", "fusion", "decoder", "refine", "loss", "vision", "text") for o in options(g)],
 )
 def test_every_option_says_what_it_is_and_builds(group, option):
     text = (CONF / group / f"{option}.yaml").read_text()

@@ -28,6 +28,7 @@ _LABELS = {
     "backbones": "Backbones",
     "fusion": "Fusion",
     "decoder": "Decoder",
+    "refine": "Refinement",
     "loss": "Loss",
     "trained_on": "Trained on",
     "training_data": "Training data",
