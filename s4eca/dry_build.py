@@ -55,8 +55,7 @@ def dry_build(config: Config, solve: bool = False) -> None:
     trainer = config["trainer"]
     check_precision(module.segmenter, trainer["precision"])
     text.check_length(data.max_tokens)  # type: ignore[operator]
-    if module.features is not None:
-        check_cacheable(data, trainer["precision"])
+    check_cacheable(module.features, data, trainer["precision"])
     strategy = trainer.get("strategy")
     if isinstance(strategy, dict) and issubclass(find_class(strategy["_target_"], "trainer.strategy"), FSDP):
         check_sharded(module, trainer["precision"])

@@ -19,12 +19,13 @@ from lightning import Trainer
 from torch import Tensor
 
 from s4eca.cache import DiskCache, digest, readable
+from s4eca.data.augmentation.turns import Turn
 from s4eca.data.datamodule import ReferringDataModule
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
 from s4eca.frozen_dtype import holds_bf16
 from s4eca.runner import Encoded, Runner
-from s4eca.towers.base import Tower, VisionTower
+from s4eca.towers.base import Step, Tower, VisionTower, from_grid, to_grid
 from s4eca.weights import hash_weights
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -72,6 +73,8 @@ class FeatureCache:
     logits' standard deviation with FiLM and 11 % with PWAM, whose instance norms see four places in the last stage.
     A feature that has just been encoded is rounded like one that is read.
 
+    Where samples were turned (`Augmentation.turn_features`), the towers see the upright image and the grids are turned.
+
     The key of an image holds its `image_key`, that of an expression its token ids without padding. Both hold the
     tower's weights, constants and settings, which layers are read (text), the dtype, the kind of device, PyTorch's
     precision of fp32 products, and the versions of torch, timm and transformers.
@@ -92,6 +95,7 @@ class FeatureCache:
         last = len(runner.text.steps) - 1
         self.layers = sorted({*runner.method.side_layers(runner.text), last})
         self.has_encoded = False
+        self._ends = [step for step in runner.vision.steps if step.ends_stage]
         self._vision = _identity(runner.vision, dtype)
         # transformers keeps its attention kernel as a string, where no layer's settings show it
         kernel = getattr(getattr(runner.text.model, "config", None), "_attn_implementation", None)
@@ -120,16 +124,22 @@ class FeatureCache:
         images = [self.image_entry(key, device.type) for key in keys]
         expressions = [self.words_entry(ids, device.type) for ids in batch.word_ids]
         rows = {entry: row for row, entry in enumerate(images)}
+        turns = batch.turns or [Turn.IDENTITY] * len(batch)
         ids = dict(zip(expressions, batch.word_ids, strict=True))
         with ThreadPoolExecutor(_THREADS) as pool, torch.no_grad(), torch.autocast(device.type, enabled=False):
             stages = self._gather(
-                pool, self.stages, rows, lambda row: self.runner.encode_image(batch.image[row : row + 1])
+                pool, self.stages, rows, lambda row: self._encode_upright(batch.image[row : row + 1], turns[row])
             )
             words = self._gather(pool, self.words, ids, lambda row: self._encode_words(row, device))
             length = batch.input_ids.shape[1]
             return Encoded(
                 [_padded(states, length).to(device).float() for states in _by_layer(words, expressions)],
-                [torch.stack(states).to(device).float() for states in _by_layer(stages, images)],
+                [
+                    torch.stack([_turned(state, end, turn) for state, turn in zip(states, turns, strict=True)])
+                    .to(device)
+                    .float()
+                    for states, end in zip(_by_layer(stages, images), self._ends, strict=True)
+                ],
             )
 
     def image_example(self) -> dict[str, np.ndarray]:
@@ -139,6 +149,9 @@ class FeatureCache:
     def words_example(self, length: int) -> dict[str, np.ndarray]:
         """Returns an entry as large as that of any expression of `length` tokens."""
         return self._pack([torch.zeros(1, length, self.runner.text.steps[layer].width) for layer in self.layers])
+
+    def _encode_upright(self, image: Tensor, turn: Turn) -> list[Tensor]:
+        return self.runner.encode_image(turn.inverse.pixels(image))
 
     def _encode_words(self, word_ids: Sequence[int], device: torch.device) -> list[Tensor]:
         row = torch.tensor([word_ids], device=device)
@@ -184,16 +197,26 @@ def stage_shapes(vision: VisionTower) -> list[tuple[int, ...]]:
     return shapes
 
 
-def check_cacheable(data: ReferringDataModule, precision: Any) -> None:
+def check_cacheable(features: FeatureCache | None, data: ReferringDataModule, precision: Any) -> None:
     """Refuses a training whose features are others in every epoch, or are not those of towers in fp32.
 
     Raises:
-        S4ecaError: an augmentation, or a precision that casts the towers.
+        S4ecaError: an augmentation of more than the features' direction, features to be turned that are not kept, or a
+            precision that casts the towers.
     """
-    if data.augmentation is not None and data.augmentation.active:
+    augmentation = data.augmentation
+    turns = augmentation is not None and augmentation.turn_features
+    if features is None:
+        if turns:
+            raise S4ecaError(
+                f"data.augmentation.turn_features=true turns kept features; name a folder with {_SETTING}=FOLDER, or "
+                "set augmentation=geometric, which encodes every turned image."
+            )
+        return
+    if augmentation is not None and augmentation.active and not turns:
         raise S4ecaError(
             f"{_SETTING} keeps one set of features per image, and an augmentation makes another image in every epoch;"
-            f" set augmentation=none or {_SETTING}=null."
+            f" set augmentation=turned_features, which turns them, augmentation=none or {_SETTING}=null."
         )
     if precision not in _PRECISIONS:
         raise S4ecaError(
@@ -212,9 +235,9 @@ def plan_features(features: FeatureCache | None, data: ReferringDataModule, trai
         S4ecaError: an augmentation, a precision that casts the towers, a tokenizer that pads on the left, or a folder
             that cannot be written or whose disk has too little room.
     """
+    check_cacheable(features, data, trainer.precision)
     if features is None:
         return
-    check_cacheable(data, trainer.precision)
     if getattr(data.tokenizer, "padding_side", "right") != "right":
         raise S4ecaError(
             f"{_SETTING} needs padding behind the words, and this tokenizer pads in front of them; set its"
@@ -225,7 +248,7 @@ def plan_features(features: FeatureCache | None, data: ReferringDataModule, trai
     keys = {dataset.image_key(row) for dataset in map(data.dataset, data.keyed) for row in dataset.references}
     images = {features.image_entry(key, device) for key in keys if key is not None}
     expressions: dict[int, set[str]] = {}
-    for ids in data.word_ids(data.keyed):
+    for ids in data.word_ids(data.keyed):  # of every wording
         expressions.setdefault(len(ids), set()).add(features.words_entry(ids, device))
     image, longest = features.image_example(), max(expressions, default=0)
     plans = [features.stages.plan(images, image)]
@@ -290,6 +313,14 @@ def _padded(states: Sequence[Tensor], length: int) -> Tensor:
     for row, state in zip(padded, states, strict=True):
         row[: len(state)] = state
     return padded
+
+
+def _turned(state: Tensor, end: Step, turn: Turn) -> Tensor:
+    """Turns the grid of one image's state, (H, W, C) or (P + HW, C), as its pixels were."""
+    if turn is Turn.IDENTITY:
+        return state
+    front, grid = to_grid(state[None], end)
+    return from_grid(front, turn.pixels(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))[0]
 
 
 def _nbytes(arrays: Mapping[str, np.ndarray]) -> int:

@@ -150,8 +150,7 @@ def step(config: dict[str, Any]) -> None:
     segmenter, precision = module.segmenter, config["trainer"]["precision"]
     check_precision(segmenter, precision)
     segmenter.text.check_length(config["data"]["max_tokens"])
-    if module.features is not None:
-        check_cacheable(build_data(config), precision)
+    check_cacheable(module.features, build_data(config), precision)
     if "FSDP" in str(config["trainer"].get("strategy")):
         check_sharded(module, precision)
     if segmenter.runner.compiled or config["budget"] is not None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from s4eca.cache import digest
+from s4eca.data.augmentation.turns import Turn
 from s4eca.data.references import Batch
 from s4eca.errors import S4ecaError
 from s4eca.features import FeatureCache, open_features, stage_shapes
@@ -240,6 +241,44 @@ def test_a_sample_without_a_key_leaves_the_batch_to_the_towers(tmp_path):
         batch.image_keys = keys
         assert cache.encode(batch) is None
     assert files(tmp_path) == {}
+
+
+# rows, columns and the two diagonals, by NumPy
+MOVES = {
+    Turn.IDENTITY: lambda grid: grid,
+    Turn.HORIZONTAL_FLIP: np.fliplr,
+    Turn.VERTICAL_FLIP: np.flipud,
+    Turn.ROTATE_180: lambda grid: np.rot90(grid, 2),
+    Turn.ROTATE_90: lambda grid: np.rot90(grid, 1),
+    Turn.ROTATE_270: lambda grid: np.rot90(grid, 3),
+    Turn.TRANSPOSE: lambda grid: np.swapaxes(grid, 0, 1),
+    Turn.ANTITRANSPOSE: lambda grid: np.swapaxes(np.rot90(grid, 2), 0, 1),
+}
+
+
+@pytest.mark.parametrize("vision", ["swin", "vit"])
+def test_turned_samples_have_the_upright_images_features_turned(tmp_path, vision):
+    """Whether an image is met upright first or turned first."""
+    made = network(vision=vision)
+    upright = tiny_batch(1)
+    wanted = [state[0].detach().numpy() for state in made.runner.encode_image(upright.image)]
+    ends = [step for step in made.vision.steps if step.ends_stage]
+    for turn, move in MOVES.items():
+        turned = np.ascontiguousarray(move(upright.image[0].permute(1, 2, 0).numpy()))
+        batch = tiny_batch(1)
+        batch.image, batch.turns = torch.from_numpy(turned).permute(2, 0, 1)[None], [turn]
+        encoded = FeatureCache(tmp_path / turn.name, made.runner, "fp32").encode(batch)
+        shared = FeatureCache(tmp_path / "shared", made.runner, "fp32").encode(batch)
+        for states in (encoded.stages, shared.stages):
+            for state, whole, end in zip(states, wanted, ends, strict=True):
+                got = state[0].numpy()
+                if whole.ndim == 3:
+                    assert np.array_equal(got, move(whole)), turn
+                else:
+                    assert np.array_equal(got[: end.prefix], whole[: end.prefix]), turn
+                    grids = [tokens[end.prefix :].reshape(*end.grid, -1) for tokens in (got, whole)]
+                    assert np.array_equal(grids[0], move(grids[1])), turn
+    assert len(files(tmp_path / "shared" / "stages")) == 1
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])

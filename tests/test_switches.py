@@ -35,8 +35,7 @@ def build(config: dict) -> None:
     """As a training does it, with values."""
     data, module = build_data(config), build_module(config)
     check_precision(module.segmenter, config["trainer"]["precision"])
-    if module.features is not None:
-        check_cacheable(data, config["trainer"]["precision"])
+    check_cacheable(module.features, data, config["trainer"]["precision"])
 
 
 def check_advices(*overrides: str) -> list[str]:

@@ -161,10 +161,19 @@ class ReferringDataModule(LightningDataModule):
         )
 
     def word_ids(self, splits: Sequence[str]) -> list[list[int]]:
-        """Returns the token ids of all different expressions of some splits, as `Batch.word_ids` has them."""
+        """Returns the token ids of all different expressions of some splits, as `Batch.word_ids` has them.
+
+        Of the training split, every wording that the augmentation may give an expression.
+        """
         tokenizer = self._require_tokenizer()
-        texts = list(dict.fromkeys(row.expression for split in splits for row in self.references(split)))
+        rows = [(split, row.expression) for split in splits for row in self.references(split)]
+        texts = list(dict.fromkeys(text for split, words in rows for text in self._wordings(split, words)))
         return tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
+
+    def _wordings(self, split: str, expression: str) -> list[str]:
+        if split != "train" or self.augmentation is None:
+            return [expression]
+        return self.augmentation.wordings(expression)
 
     def fingerprint(self, splits: tuple[str, ...] = SPLITS) -> dict[str, dict[str, Any]]:
         """Returns what identifies the data: for each split its size and a hash, without opening an image.

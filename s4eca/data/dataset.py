@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from s4eca.cache import DiskCache, Plan, digest
 from s4eca.data.augmentation.transforms import Augmentation
+from s4eca.data.augmentation.turns import Turn
 from s4eca.data.images import open_image
 from s4eca.data.masks import FileMask, mask_fingerprint
 from s4eca.data.references import Batch, Reference, Sample
@@ -133,9 +134,9 @@ class ReferenceDataset(Dataset[Sample]):
         if resized.mask_size != resized.size:
             self._warn(reference, resized)
         image, mask = torch.from_numpy(resized.image), torch.from_numpy(resized.mask)
-        expression = reference.expression
+        expression, turn = reference.expression, Turn.IDENTITY
         if self.augmentation is not None:
-            image, mask, expression = self.augmentation(image, mask, expression, self.seed, epoch, index)
+            image, mask, expression, turn = self.augmentation(image, mask, expression, self.seed, epoch, index)
         return Sample(
             index=index,
             id=reference.id,
@@ -146,9 +147,14 @@ class ReferenceDataset(Dataset[Sample]):
             original_size=resized.size,
             original_mask=torch.from_numpy(original) if original is not None else None,
             no_target=reference.no_target,
-            image_key=self.image_key(reference) if self.keyed and self.augmentation is None else None,
+            image_key=self.image_key(reference) if self.keyed and self._keeps_features else None,
+            turn=turn,
             file=reference.image,
         )
+
+    @property
+    def _keeps_features(self) -> bool:
+        return self.augmentation is None or self.augmentation.turn_features
 
     def image_key(self, reference: Reference) -> str | None:
         """Returns what names the image of a sample as it is before augmentation; None where the file is missing."""
@@ -268,6 +274,7 @@ class Collate:
             no_target=[sample.no_target for sample in samples],
             original_masks=[sample.original_mask for sample in samples if sample.original_mask is not None],
             image_keys=[sample.image_key for sample in samples],
+            turns=[sample.turn for sample in samples],
             word_ids=[[id for id, real in zip(*row, strict=True) if real] for row in rows],
             shared=find_shared(rows, [sample.file for sample in samples], [sample.image for sample in samples]),
         )

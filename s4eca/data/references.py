@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s4eca.data.augmentation.turns import Turn
 from s4eca.sharing import Shared
 
 
@@ -54,7 +55,9 @@ class Sample:
         original_size: (height, width) of the image file.
         original_mask: bool at `original_size`; None while training.
         no_target: see `Reference`.
-        image_key: names the image's pixels at model input size; None where nobody asked or they were augmented.
+        image_key: names the upright image's pixels at model input size; None where nobody asked, or where more than its
+            direction was augmented.
+        turn: what `image` and `mask` were turned by.
         file: of the image; samples with the same one may have the same pixels.
     """
 
@@ -68,6 +71,7 @@ class Sample:
     original_mask: Tensor | None = None
     no_target: bool = False
     image_key: str | None = None
+    turn: Turn = Turn.IDENTITY
     file: Path | None = None
 
 
@@ -85,6 +89,7 @@ class Batch:
         original_masks: B bool tensors at original size, empty while training.
         no_target: B flags, see `Reference`.
         image_keys: B keys, see `Sample`.
+        turns: B turns, see `Sample`; empty where nothing was turned on purpose.
         word_ids: `input_ids` without padding, as plain numbers: reading them waits for no device.
         shared: which samples have the expression or the image in common; None where all are different.
     """
@@ -101,6 +106,7 @@ class Batch:
     no_target: list[bool]
     original_masks: list[Tensor] = field(default_factory=list)
     image_keys: list[str | None] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
     word_ids: list[list[int]] = field(default_factory=list)
     shared: Shared | None = None
 

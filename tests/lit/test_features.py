@@ -164,6 +164,19 @@ def test_evaluation_takes_the_towers(tmp_path):
     assert not list((tmp_path / "cache").rglob("*.cached")), "the test split is not cached after a training either"
 
 
+def test_turned_features_are_kept_once_per_image_and_every_wording_is_planned(tmp_path):
+    data = toy_data(tmp_path / "data", augmentation=Augmentation(horizontal_flip=0.5, turn_features=True))
+    module = side_module(tmp_path / "cache")
+    images, _ = contents(data, "train", "val")
+    wordings = {row.expression for row in data.references("val")}
+    for row in data.references("train"):
+        wordings |= {row.expression, row.expression.replace("left", "RIGHT").replace("right", "left").lower()}
+    train(module, data, toy_trainer(tmp_path, max_epochs=6))
+    assert len(entries(tmp_path / "cache", "stages")) == len(images)
+    kept = len(entries(tmp_path / "cache", "words"))
+    assert len(contents(data, "train", "val")[1]) < kept <= len(wordings)
+
+
 def test_without_a_cache_no_file_is_hashed(tmp_path, monkeypatch):
     data, module = toy_data(tmp_path / "data"), side_module()
     monkeypatch.setattr(dataset_module, "content_hash", None)
@@ -180,6 +193,10 @@ def test_what_does_not_go_together_is_refused_before_training(tmp_path):
     data = toy_data(tmp_path / "data", augmentation=Augmentation(noise=0.1))
     with pytest.raises(S4ecaError, match=r"one set of features per image.*augmentation=none or model\.feature_cache=n"):
         plan_features(features, data, trainer)
+    turning = Augmentation(horizontal_flip=0.5, turn_features=True)
+    data.augmentation = turning
+    with pytest.raises(S4ecaError, match=r"turn_features=true turns kept features; name a folder with"):
+        plan_features(None, data, trainer)
     data.augmentation = Augmentation()  # nothing of it is on
     plan_features(features, data, trainer)
     with pytest.raises(S4ecaError, match=r"towers in fp32, and trainer\.precision=bf16-true casts them"):

@@ -66,6 +66,8 @@ class Augmentation:
         blur: largest standard deviation of a Gaussian, in pixels at model input size.
         noise: largest standard deviation of Gaussian noise, as a share of the full range.
         occlusion: share of the samples that get RMSIN's black squares, see `occlude`; 0.2 there.
+        turn_features: the vision tower sees the image upright, and its features are turned with the mask; for
+            `model.feature_cache`, which then keeps one entry per image. A turned image has others.
         top: how the dataset names the place at the upper edge: "on the top" (RRSIS-D) or "at the top" (drawn scenes).
 
     Raises:
@@ -82,6 +84,7 @@ class Augmentation:
     blur: float = 0.0
     noise: float = 0.0
     occlusion: float = 0.0
+    turn_features: bool = False
     top: str = "on the top"
 
     def __post_init__(self) -> None:
@@ -93,6 +96,13 @@ class Augmentation:
                 raise S4ecaError(f"data.augmentation.{name}={value} is {problem}: choose a value from 0 to {limit:g}.")
         if self.top not in TOPS:
             raise S4ecaError(f"data.augmentation.top={self.top!r} is unknown: choose one of {', '.join(TOPS)}.")
+        if type(self.turn_features) is not bool:
+            raise S4ecaError(f"data.augmentation.turn_features={self.turn_features} is neither true nor false.")
+        if self.turn_features and (self.occlusion or any(self._photometric)):
+            raise S4ecaError(
+                "data.augmentation.turn_features=true keeps the features of an image as it is, and this augmentation "
+                "changes more than its direction; leave flips and rotation alone switched on."
+            )
         if any(self._photometric):
             _refuse_albumentationsx()
 
@@ -107,7 +117,7 @@ class Augmentation:
 
     def __call__(
         self, image: Tensor, mask: Tensor, expression: str, seed: int, epoch: int, index: int
-    ) -> tuple[Tensor, Tensor, str]:
+    ) -> tuple[Tensor, Tensor, str, Turn]:
         """Augments a sample; its own tensors are left as they are.
 
         Args:
@@ -119,7 +129,7 @@ class Augmentation:
             index: the sample's position in the dataset.
 
         Returns:
-            Image, mask and expression after the same turn.
+            Image, mask and expression after the same turn, and that turn.
         """
         turn, words = self._draw_turn(expression, np.random.default_rng([seed, epoch, index, 1]))
         if turn is not Turn.IDENTITY:
@@ -129,7 +139,7 @@ class Augmentation:
         # last, so that the squares are black whatever the light
         if self.occlusion and is_occluded(self.occlusion, seed, index):
             image = occlude(image, seed, epoch, index)
-        return image, mask, words
+        return image, mask, words, turn
 
     def wordings(self, expression: str) -> list[str]:
         """Returns every sentence that an expression may be rewritten to; itself alone where nothing is turned."""

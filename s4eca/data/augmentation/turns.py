@@ -51,6 +51,12 @@ class Turn(Enum):
         backwards = [dimension for dimension, sign in ((-1, xx + xy), (-2, yx + yy)) if sign < 0]
         return image.flip(backwards).contiguous() if backwards else image.contiguous()
 
+    @property
+    def inverse(self) -> "Turn":
+        """The turn that undoes this one: the transposed matrix."""
+        xx, xy, yx, yy = self.value
+        return Turn((xx, yx, xy, yy))
+
     def then(self, other: "Turn") -> "Turn":
         """Returns the one turn that equals this one followed by another."""
         (xx, yx), (xy, yy) = (other.vector(self.vector(unit)) for unit in ((1, 0), (0, 1)))

@@ -76,7 +76,7 @@ def test_samples_are_chosen_once_and_their_squares_lie_elsewhere_each_time():
     for index in range(60):
         epochs = []
         for epoch in range(3):
-            image, same, words = augmentation(WHITE, mask, "A ship on the left", 7, epoch, index)
+            image, same, words, _ = augmentation(WHITE, mask, "A ship on the left", 7, epoch, index)
             assert torch.equal(same, mask)
             assert words == "A ship on the left"
             epochs.append(image)
@@ -90,7 +90,7 @@ def test_samples_are_chosen_once_and_their_squares_lie_elsewhere_each_time():
 
 def test_squares_stay_black_under_the_other_parts():
     augmentation = Augmentation(occlusion=1.0, brightness=0.3, noise=0.1, blur=2.0)
-    image, _, _ = augmentation(WHITE, EMPTY, "A ship", 0, 0, 0)
+    image, _, _, _ = augmentation(WHITE, EMPTY, "A ship", 0, 0, 0)
     black = occlude(WHITE, 0, 0, 0)[0] == 0
     assert (image[:, black] == 0).all()
     assert image[:, ~black].float().mean() > 100

@@ -59,7 +59,7 @@ def drawn_turns(augmentation, expression, count):
     image = torch.from_numpy(SQUARE).expand(3, 16, 16)
     counts, words = Counter(), {}
     for index in range(count):
-        result, _, text = augmentation(image, image[0] > 99, expression, 0, 0, index)
+        result, _, text, _ = augmentation(image, image[0] > 99, expression, 0, 0, index)
         name = turn_of(result, image.numpy())
         counts[name] += 1
         words.setdefault(name, set()).add(text)
@@ -176,6 +176,16 @@ def test_configs(name, on):
 def test_unknown_name_of_the_upper_edge():
     with pytest.raises(S4ecaError, match=r"data\.augmentation\.top='in the sky'.*on the top, at the top"):
         Augmentation(top="in the sky")
+
+
+def test_features_are_turned_alone():
+    assert not Augmentation(turn_features=True).active
+    assert Augmentation(turn_features=True, rotation=0.5).active
+    with pytest.raises(S4ecaError, match=r"turn_features=1 is neither true nor false"):
+        Augmentation(turn_features=1)
+    for more in ({"noise": 0.1}, {"occlusion": 0.2}, {"hue": 0.05}):
+        with pytest.raises(S4ecaError, match=r"leave flips and rotation alone switched on"):
+            Augmentation(rotation=0.5, turn_features=True, **more)
 
 
 def test_it_travels_to_workers():
@@ -341,9 +351,12 @@ def test_a_drawn_scene_is_augmented_as_a_whole(seed, index):
     picture, mask = draw_scene(scene, 64, rng)
     image = torch.from_numpy(picture).permute(2, 0, 1)
     augmentation = Augmentation(**ALL_TURNS, top="at the top")
-    turned, turned_mask, expression = augmentation(image, torch.from_numpy(mask), scene.expression, seed, 0, index)
+    whole = torch.from_numpy(mask)
+    turned, turned_mask, expression, turn = augmentation(image, whole, scene.expression, seed, 0, index)
     name = turn_of(turned, image.numpy())
     move, position = TURNED[name]
+    assert torch.equal(turn.pixels(image), turned)
+    assert torch.equal(turn.inverse.pixels(turned), image)
     assert np.array_equal(turned_mask.numpy(), move(mask))
     things = []
     for thing in scene.things:
