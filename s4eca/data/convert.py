@@ -24,8 +24,9 @@ def convert(
 ) -> References:
     """Writes a dataset in another layout, so that its reader gives the same references.
 
-    Same are ids, expressions, splits and their order, categories, masks, the no-target marks and the pixels of the
-    images. What the new layout cannot hold is refused before anything is written. The result appears in one step.
+    Same are ids, expressions and their kinds, splits and their order, categories, masks, the no-target marks and the
+    pixels of the images. What the new layout cannot hold is refused before anything is written. The result appears in
+    one step.
 
     Args:
         source: the dataset's folder.
@@ -81,7 +82,7 @@ def _read(layout: DataLayout, source: Path, splits: Sequence[str], options: dict
 def _check_text(references: References) -> None:
     for item in flatten(references):
         try:
-            f"{item.id}{item.expression}{item.category}".encode()
+            f"{item.id}{item.expression}{item.category}{item.kind}".encode()
         except UnicodeEncodeError as error:
             raise S4ecaError(
                 f"Reference {item.id!r} of the {item.split} split has text that UTF-8 cannot hold ({error.reason}):"

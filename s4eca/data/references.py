@@ -33,6 +33,7 @@ class Reference:
         mask: decoded when asked, never held for a whole split.
         no_target: the expression names nothing in the image on purpose (gRefCOCO, NWPU-Refer), so the mask is empty.
             An empty mask without it is a defect of the annotation.
+        kind: of the expression, such as `place` or `relation`, None where the dataset says none.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Reference:
     category: str | None
     mask: MaskSource
     no_target: bool = False
+    kind: str | None = None
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Sample:
         original_size: (height, width) of the image file.
         original_mask: bool at `original_size`; None while training.
         no_target: see `Reference`.
+        kind: see `Reference`.
         image_key: names the upright image's pixels at model input size; None where nobody asked, or where more than its
             direction was augmented.
         turn: what `image` and `mask` were turned by.
@@ -70,6 +73,7 @@ class Sample:
     original_size: tuple[int, int]
     original_mask: Tensor | None = None
     no_target: bool = False
+    kind: str | None = None
     image_key: str | None = None
     turn: Turn = Turn.IDENTITY
     file: Path | None = None
@@ -88,6 +92,7 @@ class Batch:
         original_sizes: B pairs of (height, width).
         original_masks: B bool tensors at original size, empty while training.
         no_target: B flags, see `Reference`.
+        kinds: B kinds of expressions, see `Reference`.
         image_keys: B keys, see `Sample`.
         turns: B turns, see `Sample`; empty where nothing was turned on purpose.
         word_ids: `input_ids` without padding, as plain numbers: reading them waits for no device.
@@ -105,6 +110,7 @@ class Batch:
     original_sizes: list[tuple[int, int]]
     no_target: list[bool]
     original_masks: list[Tensor] = field(default_factory=list)
+    kinds: list[str | None] = field(default_factory=list)
     image_keys: list[str | None] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     word_ids: list[list[int]] = field(default_factory=list)

@@ -28,7 +28,8 @@ def metrics_table(summary: Summary, title: str) -> Group:
     """Returns a table in percent, 80 columns wide at most: a row per protocol, and below it the interval of each score.
 
     A protocol with samples of empty truth gets a further row without them, and both counts are printed. No-target
-    samples add a second table with N-acc and T-acc and the number of samples behind each.
+    samples add a table with N-acc and T-acc and the number of samples behind each, and kinds of expressions one with
+    the mIoU of each kind.
     """
     protocols, drawn = summary["protocols"], summary["intervals"]
     table = _table(title, (*COLUMNS, "n"))
@@ -38,23 +39,30 @@ def metrics_table(summary: Summary, title: str) -> Group:
         if values["n_empty"]:
             nonempty = {name: values[f"nonempty/{name}"] for name in (*COLUMNS, "n")}
             table.add_row("  non-empty", *_cells(nonempty, COLUMNS), str(nonempty["n"]))
-    if not any(values["n_no_target"] for values in protocols.values()):
-        return Group(table)
-    rejected = _table("", (*NO_TARGET_COLUMNS, "n no-target", "n target"))
-    for protocol, values in protocols.items():
-        counts = str(values["n_no_target"]), str(values["n"])
-        rejected.add_row(protocol, *_cells(values, NO_TARGET_COLUMNS), *counts)
-        _add_interval(rejected, drawn, protocol, NO_TARGET_COLUMNS)
-    return Group(table, rejected)
+    tables = [table]
+    if any(values["n_no_target"] for values in protocols.values()):
+        rejected = _table("", (*NO_TARGET_COLUMNS, "n no-target", "n target"))
+        for protocol, values in protocols.items():
+            counts = str(values["n_no_target"]), str(values["n"])
+            rejected.add_row(protocol, *_cells(values, NO_TARGET_COLUMNS), *counts)
+            _add_interval(rejected, drawn, protocol, NO_TARGET_COLUMNS)
+        tables.append(rejected)
+    if kinds := summary.get("kinds"):
+        by_kind = _table("", (*(f"mIoU {protocol}" for protocol in kinds), "n"), first="kind")
+        for kind, values in next(iter(kinds.values())).items():
+            cells = [_cells(kinds[protocol][kind], ("mIoU",))[0] for protocol in kinds]
+            by_kind.add_row(kind, *cells, str(values["n"]))
+        tables.append(by_kind)
+    return Group(*tables)
 
 
 def write_metrics(folder: Path, summary: Summary) -> tuple[Path, Path]:
     """Writes `metrics.json` (see `dump_metrics`) and `metrics.csv` into a folder and returns their paths.
 
     The CSV file has a line per protocol and group of samples: `all`, `nonempty` (without those of empty truth),
-    `category:NAME`, `pixels:BUCKET` and `share:BUCKET` (the truth's size). Its columns are protocol, group, n, n_empty,
-    n_no_target, the scores as fractions, and for `all` and `nonempty` intervals as `NAME low` and `NAME high`. What has
-    no value is empty. Files are replaced as a whole: a reader never sees half of one.
+    `category:NAME`, `kind:NAME` (of expression), `pixels:BUCKET` and `share:BUCKET` (the truth's size). Its columns are
+    protocol, group, n, n_empty, n_no_target, the scores as fractions, and for `all` and `nonempty` intervals as `NAME
+    low` and `NAME high`. What has no value is empty. Files are replaced as a whole: a reader never sees half of one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / "metrics.json", folder / "metrics.csv"
@@ -92,6 +100,8 @@ def _lines(summary: Summary) -> Iterator[dict[str, Any]]:
         yield {"protocol": protocol, "group": "nonempty", **nonempty}
         for category, scores in summary["categories"].get(protocol, {}).items():
             yield {"protocol": protocol, "group": f"category:{category}", **scores}
+        for kind, scores in summary.get("kinds", {}).get(protocol, {}).items():
+            yield {"protocol": protocol, "group": f"kind:{kind}", **scores}
         for kind, buckets in summary["sizes"].items():
             for bucket, scores in buckets.get(protocol, {}).items():
                 yield {"protocol": protocol, "group": f"{kind}:{bucket}", **scores}
@@ -105,9 +115,9 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Table:
+def _table(title: str, columns: tuple[str, ...], first: str = "protocol") -> Table:
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    table.add_column("protocol", no_wrap=True)
+    table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(name.replace("0.", "."), justify="right", no_wrap=True)
     return table

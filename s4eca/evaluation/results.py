@@ -36,6 +36,7 @@ class SampleInfo:
         no_target: the expression names nothing on purpose.
         size: (height, width) of the image file.
         area: pixels of the truth at that size.
+        kind: of the expression, None where the dataset says none.
     """
 
     id: str
@@ -45,6 +46,7 @@ class SampleInfo:
     no_target: bool
     size: tuple[int, int]
     area: int
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def build_evaluation(
             no_target=reference.no_target,
             size=(height, width),
             area=area,
+            kind=reference.kind,
         )
         for reference, (_, height, width, area) in zip(references, sizes.tolist(), strict=True)
     ]
@@ -129,7 +132,7 @@ def _content(path: Path) -> str:
 def write_samples(folder: Path, evaluation: Evaluation) -> Path:
     """Writes `samples.parquet`, one line per sample, and returns its path; a file is replaced as a whole.
 
-    Columns are id, image, expression, category, no_target, height, width, area, and for each protocol
+    Columns are id, image, expression, category, no_target, height, width, area, kind, and for each protocol
     PROTOCOL/intersection, PROTOCOL/union, PROTOCOL/area in pixels and PROTOCOL/IoU. `about` travels in the file's
     metadata.
     """
@@ -143,6 +146,7 @@ def write_samples(folder: Path, evaluation: Evaluation) -> Path:
         "height": pa.array([sample.size[0] for sample in samples], pa.int32()),
         "width": pa.array([sample.size[1] for sample in samples], pa.int32()),
         "area": pa.array([sample.area for sample in samples], pa.int64()),
+        "kind": pa.array([sample.kind for sample in samples], pa.string()),
     }
     for protocol, rows in evaluation.rows.items():
         columns[f"{protocol}/intersection"] = pa.array(rows[:, INTERSECTION])
@@ -174,10 +178,11 @@ def read_evaluation(path: Path) -> Evaluation:
         about = json.loads(table.schema.metadata[_ABOUT])
         column = {name: table.column(name).to_pylist() for name in table.column_names if "/" not in name}
         samples = [
-            SampleInfo(id, image, expression, category, no_target, (height, width), area)
-            for id, image, expression, category, no_target, height, width, area in zip(
+            SampleInfo(id, image, expression, category, no_target, (height, width), area, kind)
+            for id, image, expression, category, no_target, height, width, area, kind in zip(
                 *(column[name] for name in ("id", "image", "expression", "category", "no_target", "height", "width")),
                 column["area"],
+                column.get("kind", [None] * table.num_rows),  # files of before have none
                 strict=True,
             )
         ]

@@ -23,6 +23,8 @@ def shuffle_expressions(references: Sequence[Reference], seed: int = 0) -> list[
     # along one random cycle through all samples nobody keeps an expression
     giver = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     return [
-        dataclasses.replace(reference, expression=references[giver[place]].expression)
+        dataclasses.replace(
+            reference, expression=references[giver[place]].expression, kind=references[giver[place]].kind
+        )
         for place, reference in enumerate(references)
     ]

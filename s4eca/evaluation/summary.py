@@ -1,4 +1,4 @@
-"""An evaluation in numbers: overall with intervals, per category, per size of the target."""
+"""An evaluation in numbers: overall with intervals, per category, per kind of expression, per size of the target."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,6 +38,7 @@ def summarise_evaluation(
         `intervals`: `confidence`, `replicates`, `seed`, and `protocols`: protocol to score to [low, high], those under
             `nonempty/NAME` where a truth is empty.
         `categories`: protocol to category to scores, in the order of their names, samples without one last.
+        `kinds`: protocol to kind of expression to scores, as `categories`; missing where no sample has a kind.
         `sizes`: `pixels` and `share`: protocol to bucket to scores, over the samples whose truth has a pixel in the
         image file.
 
@@ -60,6 +61,7 @@ def summarise_evaluation(
             }
             for protocol, content in rows.items()
         },
+        **_kinds(evaluation),
         "sizes": {"pixels": _sizes(rows, pixels, PIXELS), "share": _sizes(rows, shares, SHARES)},
     }
 
@@ -73,6 +75,19 @@ def _bounds(evaluation: Evaluation, settings: Bootstrap) -> dict[str, dict[str, 
             again = intervals(part, settings)[protocol]
             bounds[protocol] |= {f"nonempty/{name}": again[name] for name in again if name not in ("N-acc", "T-acc")}
     return bounds
+
+
+def _kinds(evaluation: Evaluation) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    if not any(sample.kind for sample in evaluation.samples):
+        return {}
+    kinds = np.array([sample.kind or "" for sample in evaluation.samples])
+    names = sorted(set(kinds.tolist()), key=lambda kind: (not kind, kind))
+    return {
+        "kinds": {
+            protocol: {name or NO_CATEGORY: _scores(content[kinds == name], protocol) for name in names}
+            for protocol, content in evaluation.rows.items()
+        }
+    }
 
 
 def pixel_buckets(samples: Sequence[SampleInfo]) -> np.ndarray:

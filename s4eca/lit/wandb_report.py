@@ -29,10 +29,10 @@ def send_evaluation(
     """Sends an evaluation to the logger's run; with several processes called by the first alone.
 
     Everything stands under `DATASET/SPLIT/`, or `DATASET/SPLIT_shuffled/`: the tables `protocols`, `categories`,
-    `sizes` and `samples`, the images `best`, `median` and `worst` with truth and prediction as overlays, and in the
-    run's summary `PROTOCOL/SCORE`, fractions, and the names of the `backbones`. The files are one artifact of type
-    `evaluation`, whose metadata say what made the numbers. Where there are more samples than W&B shows in a run's table
-    (10,000), the table is in the artifact instead.
+    `kinds` (where there are some), `sizes` and `samples`, the images `best`, `median` and `worst` with truth and
+    prediction as overlays, and in the run's summary `PROTOCOL/SCORE`, fractions, and the names of the `backbones`. The
+    files are one artifact of type `evaluation`, whose metadata say what made the numbers. Where there are more samples
+    than W&B shows in a run's table (10,000), the table is in the artifact instead.
 
     Args:
         logger: whose run gets it.
@@ -53,6 +53,7 @@ def send_evaluation(
     tables = {
         "protocols": wandb.Table(*_protocols(summary)),
         "categories": wandb.Table(*_groups({"category": summary["categories"]})),
+        **({"kinds": wandb.Table(*_groups({"kind": summary["kinds"]}))} if "kinds" in summary else {}),
         "sizes": wandb.Table(*_groups(summary["sizes"])),
         "samples": wandb.Table(*_samples(evaluation)),
     }
@@ -137,11 +138,12 @@ def _samples(evaluation: Evaluation) -> tuple[list[str], list[list[Any]]]:
             item.category,
             item.no_target,
             item.area,
+            item.kind,
             *(iou[i] for iou in ious.values()),
         ]
         for i, item in enumerate(evaluation.samples)
     ]
-    columns = ["id", "image", "expression", "category", "no_target", "area"]
+    columns = ["id", "image", "expression", "category", "no_target", "area", "kind"]
     return [*columns, *(f"{protocol}/IoU" for protocol in ious)], lines
 
 

@@ -28,7 +28,7 @@ def assert_same(found, expected):
     for split, references in expected.items():
         assert len(found[split]) == len(references)
         for new, old in zip(found[split], references, strict=True):
-            for field in ("id", "expression", "split", "category", "no_target"):
+            for field in ("id", "expression", "split", "category", "no_target", "kind"):
                 assert getattr(new, field) == getattr(old, field)
             assert np.array_equal(new.mask.decode(), old.mask.decode())
             assert np.array_equal(read_image(new.image), read_image(old.image))
@@ -323,7 +323,8 @@ def references(draw):
             no_target = draw(st.booleans())
             category = draw(st.one_of(st.none(), WORDS.filter(bool)))
             source = RleMask([rle(mask & (not no_target))])
-            items.append((id, name, draw(WORDS), split, category, source, no_target))
+            kind = draw(st.one_of(st.none(), st.none(), st.none(), WORDS))
+            items.append((id, name, draw(WORDS), split, category, source, no_target, kind))
         result[split] = items
     return sizes, result
 
@@ -381,3 +382,10 @@ def test_a_no_target_mask_of_another_size_is_kept(tmp_path):
     (tmp_path / "out").mkdir()
     write_refer({"val": items}, tmp_path / "out", "copy")
     assert_same(read(tmp_path / "out", "rrsis_d", ["val"]), {"val": items})
+
+
+@pytest.mark.parametrize("name", ["refsegrs", "risbench"])
+def test_phrase_files_hold_no_kind(tmp_path, name):
+    item = Reference("1", tmp_path / "a.png", "the ship", "val", None, RleMask([rle(box_mask(1))]), kind="class")
+    with pytest.raises(S4ecaError, match=r"cannot hold reference '1' .* of kind 'class': convert to jsonl or refer"):
+        LAYOUTS[name].check({"val": [item]})

@@ -321,7 +321,10 @@ def test_plan_of_a_cache(tmp_path):
 
 
 def test_collate(tmp_path, tokenizer):
-    rows = [reference(tmp_path, 1, expression="The ship"), reference(tmp_path, 2, expression="A gray vehicle")]
+    rows = [
+        reference(tmp_path, 1, expression="The ship"),
+        replace(reference(tmp_path, 2, expression="A gray vehicle"), kind="attribute"),
+    ]
     dataset = ReferenceDataset(rows, 16, keep_original=True, keyed=True)
     batch = Collate(tokenizer, 8)([dataset[1], dataset[0]])
     assert isinstance(batch, Batch)
@@ -340,6 +343,7 @@ def test_collate(tmp_path, tokenizer):
     assert batch.ids == ["2", "1"]
     assert batch.expressions == ["A gray vehicle", "The ship"]
     assert batch.categories == ["ship", "ship"]
+    assert batch.kinds == ["attribute", None]
     assert batch.original_sizes == [(HEIGHT, WIDTH)] * 2
     assert [tuple(mask.shape) for mask in batch.original_masks] == [(HEIGHT, WIDTH)] * 2
     moved = batch.to("cpu")

@@ -164,3 +164,15 @@ def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
 def read(path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_kinds_of_expressions_have_a_table_and_lines_in_csv(tmp_path):
+    protocols = {"lavt": scores(), "original": scores()}
+    kinds = {"lavt": {"place": scores(3) | {"mIoU": 0.25}}, "original": {"place": scores(3) | {"mIoU": 0.5}}}
+    content = summary(protocols, kinds=kinds)
+    lines = printed(metrics_table(content, ""))
+    assert ["kind", "mIoU", "lavt", "mIoU", "original", "n"] in lines
+    assert ["place", "25.00", "50.00", "3"] in lines
+    _, path = write_metrics(tmp_path, content)
+    rows = {(row["protocol"], row["group"]): row for row in csv.DictReader(path.open())}
+    assert rows["original", "kind:place"]["mIoU"] == "0.5"

@@ -20,10 +20,17 @@ class NoMask:
 
 
 def references(n: int = 3) -> list[Reference]:
-    categories = ["ship", None, "dam"]
+    categories, kinds = ["ship", None, "dam"], ["class", "place", None]
     return [
         Reference(
-            f"r{i}", Path("/data/images") / f"{i // 2}.jpg", f"the {i}th", "test", categories[i], NoMask(), i == 1
+            f"r{i}",
+            Path("/data/images") / f"{i // 2}.jpg",
+            f"the {i}th",
+            "test",
+            categories[i],
+            NoMask(),
+            i == 1,
+            kinds[i],
         )
         for i in range(n)
     ]
@@ -40,8 +47,8 @@ def test_rows_meet_their_references():
     rows, sizes = counted()
     evaluation = build_evaluation({"split": "test"}, references(), rows, sizes)
     assert evaluation.samples == [
-        SampleInfo("r0", "0.jpg", "the 0th", "ship", False, (8, 6), 5),
-        SampleInfo("r1", "0.jpg", "the 1th", None, True, (3, 5), 0),
+        SampleInfo("r0", "0.jpg", "the 0th", "ship", False, (8, 6), 5, "class"),
+        SampleInfo("r1", "0.jpg", "the 1th", None, True, (3, 5), 0, "place"),
         SampleInfo("r2", "1.jpg", "the 2th", "dam", False, (9, 9), 4),
     ]
     assert evaluation.categories == ("dam", "ship")
@@ -90,6 +97,15 @@ def test_the_file_is_for_other_programs_too(tmp_path):
     assert table.column_names[:8] == ["id", "image", "expression", "category", "no_target", "height", "width", "area"]
     assert table.column("original/IoU").to_pylist() == [3 / 8, 0.0, 1.0]
     assert table.column("category").to_pylist() == ["ship", None, "dam"]
+
+
+def test_a_file_of_before_has_no_kinds(tmp_path):
+    rows, sizes = counted()
+    path = write_samples(tmp_path, build_evaluation({}, references(), rows, sizes))
+    table = pq.read_table(path)
+    assert table.column("kind").to_pylist() == ["class", "place", None]
+    pq.write_table(table.drop_columns("kind"), path)
+    assert [sample.kind for sample in read_evaluation(path).samples] == [None] * 3
 
 
 def test_no_samples_are_written_and_read(tmp_path):

@@ -12,7 +12,8 @@ from s4eca.evaluation.shuffle import shuffle_expressions
 
 def references(count: int) -> list[Reference]:
     return [
-        Reference(str(n), Path(f"{n}.png"), f"expression {n}", "val", None, FileMask(Path("m"))) for n in range(count)
+        Reference(str(n), Path(f"{n}.png"), f"expression {n}", "val", None, FileMask(Path("m")), kind=str(n))
+        for n in range(count)
     ]
 
 
@@ -22,6 +23,7 @@ def test_everybody_gets_somebody_elses_expression(count, seed):
     after = shuffle_expressions(before, seed)
     assert [item.image for item in after] == [item.image for item in before]
     assert sorted(item.expression for item in after) == sorted(item.expression for item in before)
+    assert all(item.expression == f"expression {item.kind}" for item in after)
     assert all(a.expression != b.expression for a, b in zip(after, before, strict=True))
 
 

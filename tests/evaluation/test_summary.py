@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,3 +128,15 @@ def test_samples_without_the_empty_truths_have_intervals_of_their_own(evaluation
     for name in ("mIoU", "oIoU", "Pr@0.5", "Pr@0.9"):
         assert bounds[f"nonempty/{name}"] == expected[name]
     assert bounds["mIoU"] != expected["mIoU"]
+
+
+def test_scores_per_kind_of_expression(evaluation_of):
+    evaluation = evaluation_of([(1, 2, 2), (3, 4, 3), (0, 5, 1)], protocols=("lavt", "original"))
+    assert "kinds" not in summarise_evaluation(evaluation, replicates=0)
+    samples = [
+        replace(sample, kind=kind) for sample, kind in zip(evaluation.samples, ("size", None, "class"), strict=True)
+    ]
+    kinds = summarise_evaluation(replace(evaluation, samples=samples), replicates=0)["kinds"]
+    assert list(kinds) == ["lavt", "original"]
+    found = {name: (scores["mIoU"], scores["n"]) for name, scores in kinds["original"].items()}
+    assert list(found.items()) == [("class", (0.0, 1)), ("size", (0.5, 1)), ("(none)", (0.75, 1))]

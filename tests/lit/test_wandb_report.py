@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ def sent(tmp_path_factory):
         monkeypatch.setenv(f"WANDB_{name}", str(folder / name))
     monkeypatch.setenv("WANDB_SILENT", "true")
     evaluation = make_evaluation(9, ("ship", "dam"), no_target=1, checkpoint="best.ckpt")
+    samples = [replace(sample, kind=("place", "size")[i % 2]) for i, sample in enumerate(evaluation.samples)]
+    evaluation = replace(evaluation, samples=samples)
     summary = summarise_evaluation(evaluation, replicates=5)
     truth = np.zeros((16, 20), bool)
     truth[:8] = True
@@ -71,7 +74,11 @@ def test_tables_hold_the_summary(sent):
             assert [line[f"{name} low"], line[f"{name} high"]] == pytest.approx([low, high])
         assert line["n"] == 9
         assert line["n_no_target"] == 1
-    for name, groups in (("categories", {"category": summary["categories"]}), ("sizes", summary["sizes"])):
+    for name, groups in (
+        ("categories", {"category": summary["categories"]}),
+        ("kinds", {"kind": summary["kinds"]}),
+        ("sizes", summary["sizes"]),
+    ):
         expected = {
             (protocol, kind, group): values
             for kind, protocols in groups.items()
@@ -89,6 +96,7 @@ def test_tables_hold_the_summary(sent):
 def test_the_table_of_samples_has_a_line_each(sent):
     evaluation, *_, media, _ = sent
     lines = table(media, "samples")
+    assert [line["kind"] for line in lines] == ["place", "size"] * 5
     assert [line["id"] for line in lines] == [sample.id for sample in evaluation.samples]
     for line, sample, row, loose in zip(
         lines, evaluation.samples, evaluation.rows["lavt"], evaluation.rows["detris"], strict=True

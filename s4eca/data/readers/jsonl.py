@@ -36,7 +36,7 @@ from s4eca.folders import visible
 from s4eca.text import byte_lines, decode, unmark
 
 _FOLDERS = ("", "datainfo")
-_KEPT = ("sent", "file_name", "image_id", "id", "split", "category_name", "height", "width", "no_target")
+_KEPT = ("sent", "file_name", "image_id", "id", "split", "category_name", "height", "width", "no_target", "kind")
 _IMAGE_FOLDERS = (
     "images",
     "",
@@ -61,10 +61,10 @@ def read_jsonl(
 ) -> list[Reference]:
     """Reads one split in the order of its lines.
 
-    The fields are `sent`, `file_name`, `image_id` and `segmentation` (RLE, a list of RLEs, or polygons), and where
-    they are there `category_name` and `split`; `bbox`, `area`, `ann_id` and `category_id` are not used. Of our own are
-    `id`, and `no_target` for an expression that names nothing, whose `segmentation` is empty or missing. Without an
-    `id` a reference is called by its `image_id`, the second of the same image `IMAGE_1`, and so on.
+    The fields are `sent`, `file_name`, `image_id` and `segmentation` (RLE, a list of RLEs, or polygons), and where they
+    are there `category_name` and `split`; `bbox`, `area`, `ann_id` and `category_id` are not used. Of our own are `id`,
+    `kind` (of the expression), and `no_target` for an expression that names nothing, whose `segmentation` is empty or
+    missing. Without an `id` a reference is called by its `image_id`, the second of the same image `IMAGE_1`, and so on.
 
     Args:
         root: the folder with `NAME_{split}.jsonl` or `{split}.jsonl`, or one above `datainfo`.
@@ -191,7 +191,7 @@ def _reference(line: _Line, id: str, split: str, folder: ImageFolder, file: Anno
                 f"Line {line.number} of {file.path} is marked no_target and its mask is not empty: mend one of the two."
             )
             raise DefectError(text, "no-target-with-mask", id)
-    return Reference(id, path, row["sent"].strip(), split, row.get("category_name"), mask, no_target)
+    return Reference(id, path, row["sent"].strip(), split, row.get("category_name"), mask, no_target, row.get("kind"))
 
 
 def write_jsonl(references: References, out: Path, images: str) -> None:
@@ -220,6 +220,8 @@ def write_jsonl(references: References, out: Path, images: str) -> None:
                 row |= {"bbox": [int(side) for side in coco.toBbox(rle)], "area": int(coco.area(rle))}
                 if item.category is not None:
                     row |= {"category_id": categories.index(item.category), "category_name": item.category}
+                if item.kind is not None:
+                    row["kind"] = item.kind
                 if item.id != id:
                     row["id"] = item.id
                 if item.no_target:

@@ -48,7 +48,7 @@ def read_row(line: str, number: int, path: Path) -> dict[str, Any]:
     for key in ("image_id", "id"):
         if key in row and not is_id(row[key]):
             raise bad(f"has {key} {reprlib.repr(row[key])}, which is not a whole number or a text: mend it")
-    for key in ("split", "category_name"):
+    for key in ("split", "category_name", "kind"):
         if not isinstance(row.get(key, ""), str):
             raise bad(f"has {key} {row[key]!r}, which is not a text: mend it")
     try:

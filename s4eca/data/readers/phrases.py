@@ -91,8 +91,8 @@ def check_phrases(references: Mapping[str, Iterable[Reference]], title: str) -> 
     """Checks that phrase files and files named by id can hold the references of several splits.
 
     Raises:
-        S4ecaError: one has no target or no expression, its expression goes over a line, or its id is no file name or
-            occurs in two splits.
+        S4ecaError: one has no target, a kind or no expression, its expression goes over a line, or its id is no file
+            name or occurs in two splits.
     """
     seen: dict[str, str] = {}
     for split, items in references.items():
@@ -100,6 +100,10 @@ def check_phrases(references: Mapping[str, Iterable[Reference]], title: str) -> 
             where = f"{title} cannot hold reference {item.id!r} of the {split} split"
             if item.no_target:
                 raise S4ecaError(f"{where}, which is marked as having no target: convert to jsonl or rrsis_d.")
+            if item.kind is not None:
+                raise S4ecaError(
+                    f"{where}, whose expression is said to be of kind {item.kind!r}: convert to jsonl or refer."
+                )
             if (
                 not item.expression
                 or item.expression != item.expression.strip()

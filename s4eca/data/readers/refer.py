@@ -46,7 +46,8 @@ def read_refer(
 
     Every sentence is a reference. Its id is the `ref_id`, followed by `_0`, `_1`, … where an entry has several
     sentences. Its mask is the union of the entry's annotations; an entry that is marked `no_target`, or whose `ann_id`
-    is -1 or an empty list, names nothing and has an empty mask of the image's size.
+    is -1 or an empty list, names nothing and has an empty mask of the image's size. The kind of its expressions is the
+    `kind` of its annotations, where they agree on one.
 
     Args:
         root: the folder with `DATASET/` and `images/`, or one above `refer/data`.
@@ -106,6 +107,8 @@ def _references(entry: ReferEntry, split: str, layout: Layout, instances: Instan
     spans = tuple(number for annotation in annotations if not annotation.empty for number in annotation.span)
     ids = {annotation.category_id for annotation in annotations} - {None} or {entry.category_id}
     category = instances.categories.get(ids.pop()) if len(ids) == 1 else None
+    kinds = {annotation.kind for annotation in annotations}
+    kind = kinds.pop() if len(kinds) == 1 else None
     size = mask_size(image, annotations, entry.name)
     if size != image.size:
         check_mask(annotations, size, entry.name, instances)
@@ -122,7 +125,7 @@ def _references(entry: ReferEntry, split: str, layout: Layout, instances: Instan
                     "no-target-with-mask",
                     id,
                 )
-        references.append(Reference(id, image.path, sentence, split, category, mask, entry.no_target))
+        references.append(Reference(id, image.path, sentence, split, category, mask, entry.no_target, kind))
     return references
 
 

@@ -63,12 +63,14 @@ class Annotation:
         category_id: as in the file.
         image_id: as in the file, None where it says none.
         extent: of its segmentation; None where it has none, and where it cannot be painted what is wrong with it.
+        kind: of the expressions that mean it, None where it says none.
     """
 
     span: tuple[int, int]
     category_id: Any
     image_id: Any
     extent: Extent | str | None
+    kind: str | None = None
 
     @property
     def empty(self) -> bool:
@@ -138,7 +140,7 @@ class Instances:
     def _same(self, part: str, first: Any, second: Any) -> bool:
         if part != "annotations":
             return bool(first == second)
-        if (first.category_id, first.image_id) != (second.category_id, second.image_id):
+        if (first.category_id, first.image_id, first.kind) != (second.category_id, second.image_id, second.kind):
             return False
         texts = [self.file.read_json(*row.span).get("segmentation") for row in (first, second)]
         return bool(texts[0] == texts[1])
@@ -285,13 +287,16 @@ def _annotation(raw: dict[str, Any], span: tuple[int, int]) -> Annotation:
     category, image_id = raw.get("categories_id", raw.get("category_id")), raw.get("image_id")
     if any(isinstance(value, list | dict) for value in (category, image_id)):
         raise ValueError("it has a list or an object for an id")
+    kind = raw.get("kind")
+    if kind is not None and not isinstance(kind, str):
+        raise ValueError("its kind is not a text")
     extent: Extent | str | None = None
     if raw.get("segmentation"):
         try:
             extent = check_segmentation(raw["segmentation"])
         except ValueError as error:  # which nobody minds as long as no reference means it
             extent = str(error)
-    return Annotation(span, category, image_id, extent)
+    return Annotation(span, category, image_id, extent, kind)
 
 
 def _category(raw: dict[str, Any]) -> str:

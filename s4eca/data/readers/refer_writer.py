@@ -19,9 +19,10 @@ def write_refer(references: References, out: Path, images: str, dataset: str = "
     """Writes `DATASET/refs(SPLIT_BY).p`, `DATASET/instances.json` and `images/DATASET/JPEGImages/`.
 
     This layout can hold every reference. Each becomes an entry with one sentence and, unless it has no target, one
-    annotation. Ids that are numbers are the `ref_id`; a reference with another id gets a free number and keeps its own
-    under the key `id`, which our reader prefers and others overlook. Height and width of an image are those of its
-    masks, as in the datasets themselves. `bbox` is x, y, width, height and `area` is in pixels.
+    annotation, which bears the expression's `kind` if there is one. Ids that are numbers are the `ref_id`; a reference
+    with another id gets a free number and keeps its own under the key `id`, which our reader prefers and others
+    overlook. Height and width of an image are those of its masks, as in the datasets themselves. `bbox` is x, y, width,
+    height and `area` is in pixels.
 
     Args:
         references: by split.
@@ -42,7 +43,7 @@ def write_refer(references: References, out: Path, images: str, dataset: str = "
         size = sizes.setdefault(item.image, (mask.shape[0], mask.shape[1]))
         image_id = image_ids.setdefault(item.image, number)
         category = categories.index(item.category) if item.category is not None else -1
-        stated = not item.no_target or mask.shape != size
+        stated = not item.no_target or mask.shape != size or item.kind is not None
         sentence = {"tokens": item.expression.split(), "raw": item.expression, "sent_id": number}
         ref: dict[str, Any] = {
             "image_id": image_id,
@@ -64,7 +65,8 @@ def write_refer(references: References, out: Path, images: str, dataset: str = "
             # RRSIS-D's own key is misspelt, and its readers look for that one
             keys = {"category_id": category, "categories_id": category, "id": number, "image_id": image_id}
             extent = {"bbox": [int(side) for side in coco.toBbox(rle)], "area": int(coco.area(rle))}
-            annotations.append({**keys, **extent, "segmentation": [rle]})
+            kind = {} if item.kind is None else {"kind": item.kind}
+            annotations.append({**keys, **extent, **kind, "segmentation": [rle]})
     content = {
         "images": [
             {"file_name": names[path], "height": sizes[path][0], "width": sizes[path][1], "id": id}

@@ -160,7 +160,7 @@ def _write_rrsis_d(root: Path, seed: int, counts: dict[str, int], size: int) -> 
             category = RRSIS_D_CATEGORIES.index(scene.things[scene.target].kind.replace(" ", ""))
             refs.append(_ref(id, split, scene.expression, name, category))
             images.append({"file_name": name, "height": size, "width": size, "id": id})
-            annotations.append(_annotation(id, mask, category))
+            annotations.append(_annotation(id, mask, category) | {"kind": scene.description.form})
     # protocol 2 as the real file; builtin types alone, so that no global is in it
     with (root / "rrsisd" / "refs(unc).p").open("wb") as stream:
         pickle.dump(refs, stream, protocol=2)

@@ -106,6 +106,7 @@ def write_page(folder: Path, evaluation: Evaluation, summary: Mapping[str, Any],
             for protocol, scores in summary["categories"].items()
             if set(scores) - {NO_CATEGORY}
         },
+        kinds={protocol: _lines(scores) for protocol, scores in summary.get("kinds", {}).items()},
         sizes={
             kind: {protocol: _lines(scores) for protocol, scores in by_protocol.items()}
             for kind, by_protocol in summary["sizes"].items()

@@ -95,7 +95,8 @@ def test_empty_expressions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("split", ["train"]), ("category_name", 5), ("image_id", [1]), ("id", {}), ("height", "24")]
+    ("key", "value"),
+    [("split", ["train"]), ("category_name", 5), ("kind", 5), ("image_id", [1]), ("id", {}), ("height", "24")],
 )
 def test_fields_of_another_type(tmp_path, key, value):
     write_jsonl(tmp_path, edit=change(**{key: value}))

@@ -200,6 +200,26 @@ def test_several_annotations_are_united(tmp_path):
     assert [item.category for item in references] == [None, "storagetank"]
 
 
+@pytest.mark.parametrize(
+    ("kinds", "kind"), [(("place", "place"), "place"), (("place", "size"), None), ((None, None), None)]
+)
+def test_the_kind_of_an_expression_is_that_of_its_annotations(tmp_path, kinds, kind):
+    def edit(refs, instances):
+        refs[4]["ann_id"] = [refs[4]["ann_id"], 900]
+        second = instances["annotations"][4] | {"id": 900, "kind": kinds[1]}
+        instances["annotations"][4]["kind"] = kinds[0]
+        instances["annotations"].append(second)
+
+    write(tmp_path, edit=edit)
+    assert [item.kind for item in read(tmp_path)] == [kind, None]
+
+
+def test_a_kind_that_is_no_text(tmp_path):
+    write(tmp_path, edit=lambda refs, instances: instances["annotations"][0].update(kind=3))
+    with pytest.raises(S4ecaError, match="its kind is not a text"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("mark", ["flag", "flag and list", -1, [-1], []])
 def test_no_target(tmp_path, mark):
     def nothing(refs, instances):

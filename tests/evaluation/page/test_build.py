@@ -441,6 +441,15 @@ def test_a_dataset_without_categories_has_no_such_section(tmp_path):
     assert all(caption.endswith(f"id {p.choice.sample.id}") for caption, p in zip(captions, panels, strict=True))
 
 
+def test_kinds_of_expressions_have_a_section_where_there_are_some(tmp_path, made):
+    assert not made[3].all("section", id="kinds")
+    evaluation, summary = written_by_hand()
+    summary["kinds"] = {"lavt": {"place": scores(0.4321, 7)}}
+    root = read(write_page(tmp_path, evaluation, summary, []))
+    (section,) = root.all("section", id="kinds")
+    assert table(section, "Scores per kind of expression under lavt")[1][:3] == ["place", "7", "43.21"]
+
+
 @pytest.mark.parametrize("no_target", [0, 3])
 def test_a_page_of_no_targets_has_tables_of_dashes(tmp_path, no_target):
     evaluation = make_evaluation(0, no_target=no_target)
