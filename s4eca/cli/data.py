@@ -1,4 +1,4 @@
-"""`s4eca data …`: looking at what is there, bringing it into another layout, drawing scenes."""
+"""`s4eca data …`: looking at what is there, bringing it into another layout, making expressions, drawing scenes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 from s4eca.cli.audit import audit
 from s4eca.cli.convert import convert
+from s4eca.cli.expressions import expressions
 from s4eca.cli.patches import patches
 from s4eca.cli.show import show
 
@@ -15,6 +16,7 @@ data.command()(audit)
 data.command()(show)
 data.command()(convert)
 data.command()(patches)
+data.command()(expressions)
 
 
 @data.command()

@@ -1,15 +1,13 @@
 """From one layout to another without loss, or not at all."""
 
 import inspect
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from s4eca.data.readers.checks import SPLITS, check_split
 from s4eca.data.readers.layouts import DataLayout, detect_layout, get_layout
-from s4eca.data.readers.writing import IMAGE_MODES, References, flatten
+from s4eca.data.readers.writing import IMAGE_MODES, References, check_free, flatten, write_folder
 from s4eca.errors import S4ecaError
 
 
@@ -49,16 +47,13 @@ def convert(
         check_split(split)
     if images not in IMAGE_MODES:
         raise S4ecaError(f"There is no images={images}: choose one of {', '.join(IMAGE_MODES)}.")
-    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if there or (out.exists() and not out.is_dir()):
-        listed = f" ({', '.join(there[:3])})" if there else ""
-        raise S4ecaError(f"{out} exists and is not empty{listed}: choose a folder that does not exist yet.")
+    check_free(out)
     reader = get_layout(layout or detect_layout(source))
     references = _read(reader, source, splits, dict(options or {}))
     _check_text(references)
     if target.check is not None:
         target.check(references)
-    _write(target, references, out, images)
+    write_folder(out, lambda draft: target.writer(references, draft, images))
     return references
 
 
@@ -88,19 +83,3 @@ def _check_text(references: References) -> None:
                 f"Reference {item.id!r} of the {item.split} split has text that UTF-8 cannot hold ({error.reason}):"
                 " mend it in the source."
             ) from error
-
-
-def _write(target: DataLayout, references: References, out: Path, images: str) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise S4ecaError(f"{out.parent} cannot be written to ({error}): choose another folder.") from error
-    try:
-        draft.chmod(0o755)
-        target.writer(references, draft, images)
-        draft.replace(out)
-    except OSError as error:
-        raise S4ecaError(f"{out} cannot be written ({error}): make room or choose another folder.") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

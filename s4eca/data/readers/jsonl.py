@@ -194,8 +194,10 @@ def _reference(line: _Line, id: str, split: str, folder: ImageFolder, file: Anno
     return Reference(id, path, row["sent"].strip(), split, row.get("category_name"), mask, no_target, row.get("kind"))
 
 
-def write_jsonl(references: References, out: Path, images: str) -> None:
-    """Writes `{split}.jsonl` and `images/` into an empty folder; this layout can hold every reference.
+def write_jsonl(references: References, out: Path, images: str, name: str | None = None) -> None:
+    """Writes `{split}.jsonl`, or `NAME_{split}.jsonl`, and `images/` into an empty folder.
+
+    This layout can hold every reference.
 
     Masks are compressed RLE; `bbox` (x, y, width, height) and `area` are those of the mask, in pixels. `category_id`
     counts the categories of all splits in the order of their names, from 0.
@@ -204,19 +206,21 @@ def write_jsonl(references: References, out: Path, images: str) -> None:
         references: by split.
         out: the folder.
         images: `link` or `copy`.
+        name: NAME; None for none.
     """
     items = flatten(references)
     names = file_names(items)
     image_ids = _image_ids(names.values())
     categories = sorted({item.category for item in items if item.category is not None})
     place_images(names, out / "images", images)
+    prefix = f"{name}_" if name else ""
     for split, members in references.items():
         derived = unique_ids([str(image_ids[names[item.image]]) for item in members])
-        with (out / f"{split}.jsonl").open("w", encoding="utf-8", newline="") as stream:
+        with (out / f"{prefix}{split}.jsonl").open("w", encoding="utf-8", newline="") as stream:
             for item, id in zip(members, derived, strict=True):
-                name, rle = names[item.image], encode_mask(item.mask.decode())
-                row: dict[str, Any] = {"split": split, "image_id": image_ids[name], "sent": item.expression}
-                row |= {"file_name": name, "segmentation": rle}
+                file, rle = names[item.image], encode_mask(item.mask.decode())
+                row: dict[str, Any] = {"split": split, "image_id": image_ids[file], "sent": item.expression}
+                row |= {"file_name": file, "segmentation": rle}
                 row |= {"bbox": [int(side) for side in coco.toBbox(rle)], "area": int(coco.area(rle))}
                 if item.category is not None:
                     row |= {"category_id": categories.index(item.category), "category_name": item.category}

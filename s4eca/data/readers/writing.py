@@ -1,8 +1,9 @@
-"""What the writers of the layouts share: where image files go."""
+"""What the writers of the layouts share: where image files go, and a folder that appears in one step."""
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +14,35 @@ from s4eca.errors import S4ecaError
 
 References = Mapping[str, Sequence[Reference]]
 IMAGE_MODES = ("link", "copy")
+
+
+def check_free(out: Path) -> None:
+    """Raises `S4ecaError` unless a folder is missing or empty."""
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if there or (out.exists() and not out.is_dir()):
+        listed = f" ({', '.join(there[:3])})" if there else ""
+        raise S4ecaError(f"{out} exists and is not empty{listed}: choose a folder that does not exist yet.")
+
+
+def write_folder(out: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill an empty folder, which then takes the place of `out`; an interrupted one leaves nothing.
+
+    Raises:
+        S4ecaError: there is no room, or no right to write.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise S4ecaError(f"{out.parent} cannot be written to ({error}): choose another folder.") from error
+    try:
+        draft.chmod(0o755)
+        write(draft)
+        draft.replace(out)
+    except OSError as error:
+        raise S4ecaError(f"{out} cannot be written ({error}): make room or choose another folder.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def flatten(references: References) -> list[Reference]:
