@@ -14,6 +14,7 @@ from typing import Any
 from s4eca.data.augmentation.directions import rewrite
 from s4eca.data.augmentation.turns import Turn
 from s4eca.data.synthetic.scenes import PLACES
+from s4eca.errors import S4ecaError
 
 KINDS = ("class", "place", "extreme", "size", "ordinal", "relation")
 
@@ -34,6 +35,9 @@ class Margins:
         size: the larger area over the smaller.
         relation: how far the target's centre is on its side of the other's, a share; no other of its class is there.
         closest: the second smallest distance over the smallest.
+
+    Raises:
+        S4ecaError: a share is not above 0, or a ratio not above 1.
     """
 
     place: float = 0.04
@@ -42,6 +46,12 @@ class Margins:
     size: float = 1.4
     relation: float = 0.08
     closest: float = 1.4
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 1 if name in ("size", "closest") else 0
+            if not value > least:
+                raise S4ecaError(f"The margin {name}={value} leaves open what is meant: set it above {least}.")
 
 
 @dataclass(frozen=True, slots=True)
