@@ -40,7 +40,7 @@ def said_of(things, *options, **more):
     return describe(instances, *options, **more)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     layouts(),
     st.sampled_from(
@@ -104,13 +104,17 @@ def test_relations_to_the_only_one():
     assert not any(text.endswith("the harbor") for text in found)
 
 
-@pytest.mark.parametrize("aspect", [0.4, 1.0, 2.5])
-def test_above_is_steep_in_the_file_and_in_the_square(aspect):
-    # 0.2 across and 0.3 down: 34 degrees off in a square, 59 in an image that is 2.5 times as wide as high
-    things = Thing(0, "ship", 0.5, 0.3), Thing(1, "ship", 0.5, 0.9), Thing(2, "harbor", 0.3, 0.6)
-    assert ("the ship above the harbor" in texts(*things, aspect=aspect)) == (aspect < 2)
+@pytest.mark.parametrize(
+    ("across", "aspect", "said"),
+    [(0.2, 1.0, True), (0.2, 0.4, True), (0.2, 2.5, False), (0.4, 1.0, False), (0.4, 0.4, False)],
+)
+def test_above_is_steep_in_the_file_and_in_the_square(across, aspect, said):
+    # 0.2 across and 0.3 up: 34 degrees off in a square, 59 in an image that is 2.5 times as wide as high
+    # 0.4 across and 0.3 up: 53 degrees off in a square, 28 in an image that is 0.4 times as wide as high
+    things = Thing(0, "ship", 0.3 + across, 0.3), Thing(1, "ship", 0.5, 0.9), Thing(2, "harbor", 0.3, 0.6)
+    assert ("the ship above the harbor" in texts(*things, aspect=aspect)) == said
     turned = [thing.turned(Turn.TRANSPOSE) for thing in things]
-    assert ("the ship on the left of the harbor" in texts(*turned, aspect=1 / aspect)) == (aspect < 2)
+    assert ("the ship on the left of the harbor" in texts(*turned, aspect=1 / aspect)) == said
 
 
 def test_two_in_one_place_are_equally_close():
@@ -119,10 +123,11 @@ def test_two_in_one_place_are_equally_close():
 
 
 def test_a_small_vehicle_is_a_vehicle():
-    found = texts(Thing(0, "vehicle", 0.2, 0.2), Thing(1, "small vehicle", 0.8, 0.8))
+    found = texts(Thing(0, "vehicle", 0.2, 0.2), Thing(1, "small vehicle", 0.7, 0.8))
     assert found["the small vehicle"] == 1
     assert found["the leftmost vehicle"] == 0
     assert "the vehicle" not in found
+    assert not any(text.endswith(" the small vehicle") for text in found)
     assert "the rightmost vehicle" not in found  # it is one, and would be called by its own name
     assert not any("vehicle" in text.replace("small vehicle", "") for text in found if found[text] == 1)
 
