@@ -1,7 +1,7 @@
 """Plain vision transformers of timm as a tower: DINOv2, CLIP and ordinary ViT, and DINOv3 with rotary positions."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from s4eca.towers.timm_tower import TimmTower, check_multiple, linear_layers, pl
 from s4eca.weights import BaseWeights, describe_source, hash_weights, load_timm
 
 STAGES = 4
+SCALES = (4, 2, 1, 0.5)
 
 # options of timm that would change the tokens, or their positions, from one call to the next or away from `grid`
 REFUSED = (
@@ -37,9 +38,9 @@ class ViTTower(TimmTower):
     al., arXiv 2508.10104; timm's class Eva), whose pixels' queries and keys are rotated by position in every block, and
     `vit` for all others.
 
-    The pyramid has strides p/4, p/2, p and 2p for patches of p pixels. It follows ViTDet's simple feature pyramid (Li
-    et al., arXiv 2203.16527, section 3) in those strides and departs from it twice: ViTDet learns deconvolutions, and
-    here nothing in a tower is learned, so the grids are resized bilinearly (x4, x2) and by 2x2 means (x1/2; an odd last
+    The pyramid has strides p/4, p/2, p and 2p for patches of p pixels, unless `scales` says otherwise. It follows
+    ViTDet's simple feature pyramid (Li et al., arXiv 2203.16527, section 3) in those strides and departs from it twice:
+    ViTDet learns deconvolutions, and here nothing in a tower is learned, so the grids are resized bilinearly (x4, x2) and by 2x2 means (x1/2; an odd last
     row or column is averaged alone); ViTDet takes all levels from the last block, and here each comes from its
     own quarter, fine to coarse, as BEiT's segmentation does (Bao et al., ICLR 2022), so that a tuning method has stages
     to act in. The model's final norm is left out: timm would apply it to the last block alone by default, and the
@@ -54,9 +55,11 @@ class ViTTower(TimmTower):
             resized to it by timm when the weights are loaded.
         options: further fields of the model, for example `embed_dim`, `depth`, `num_heads`, `drop_path_rate`.
         attention: `sdpa` as timm has it, or `eager` (see `set_attention`).
+        scales: how many times the tokens' rows and columns each level of the pyramid has, fine to coarse: 4, 2, 1 or
+            0.5. What the decoder costs is decided here: with [2, 1, 1, 1] its finest level has a quarter of the places.
 
     Raises:
-        S4ecaError: `name` is no such model, the size does not fit, or the weights cannot be resolved.
+        S4ecaError: `name` is no such model, the size or the scales do not fit, or the weights cannot be resolved.
     """
 
     takes_tokens = True
@@ -69,8 +72,15 @@ class ViTTower(TimmTower):
         image_size: int = 476,
         options: Mapping[str, Any] | None = None,
         attention: str = "sdpa",
+        scales: Sequence[float] = SCALES,
     ) -> None:
         super().__init__()
+        if len(scales) != STAGES or any(scale not in SCALES for scale in scales) or sorted(scales)[::-1] != [*scales]:
+            raise S4ecaError(
+                f"vision.scales={[*scales]} must be {STAGES} numbers out of {', '.join(map(str, SCALES))}, none larger "
+                "than the one before."
+            )
+        self.scales = list(scales)
         self.family = "dinov3" if "dinov3" in name else "vit"
         patch, settings = _patch_size(name), plain(options)
         patch = settings.get("patch_size", patch)
@@ -147,18 +157,12 @@ class ViTTower(TimmTower):
         return State(x)
 
     def end(self, stage_states: list[State]) -> list[Tensor]:
-        """Returns grids (B, H_i, W_i, C) of 4, 2, 1 and 1/2 times the tokens' rows and columns."""
+        """Returns grids (B, H_i, W_i, C) of `scales` times the tokens' rows and columns."""
         grids = [
             to_grid(state.hidden, self.steps[end])[1].permute(0, 3, 1, 2)
             for state, end in zip(stage_states, self._ends, strict=True)
         ]
-        pyramid = [
-            F.interpolate(grids[0], scale_factor=4, mode="bilinear", align_corners=False),
-            F.interpolate(grids[1], scale_factor=2, mode="bilinear", align_corners=False),
-            grids[2],
-            F.avg_pool2d(grids[3], 2, ceil_mode=True, count_include_pad=False),
-        ]
-        return [grid.permute(0, 2, 3, 1) for grid in pyramid]
+        return [_scale(grid, scale).permute(0, 2, 3, 1) for grid, scale in zip(grids, self.scales, strict=True)]
 
     def _rotations(self, step: Step, length: int) -> dict[str, Tensor]:
         """Returns the rotary table that a block of DINOv3 takes: (tokens after the prefix, 2 D), sine then cosine.
@@ -192,6 +196,13 @@ def _patch_size(name: str) -> int:
             "vit_base_patch16_dinov3.* or vit_base_patch32_clip_*."
         )
     return int(patch[1])
+
+
+def _scale(grid: Tensor, scale: float) -> Tensor:
+    """Resizes (B, C, H, W) by one of `SCALES`."""
+    if scale == 0.5:
+        return F.avg_pool2d(grid, 2, ceil_mode=True, count_include_pad=False)
+    return grid if scale == 1 else F.interpolate(grid, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def _called(block: nn.Module, layers: tuple[str, ...]) -> tuple[str, ...]:

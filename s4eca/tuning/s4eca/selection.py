@@ -87,17 +87,17 @@ class SpatialSelection(nn.Module):
         self.value = nn.Linear(language_width, width) if context else None
         self.gate = nn.Conv2d(4, 1, 7, padding=3) if gate else None
 
-    def forward(self, x: Tensor, proxies: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns (B, H, W, R) for features of that shape and proxies (B, N, R_t).
+    def forward(self, x: Tensor, proxies: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Selects places; returns (B, H, W, R), and the gate (B, H, W) in (0, 1), None where that half is off.
 
         Args:
-            x: features.
-            proxies: proxies, or words.
+            x: features (B, H, W, R).
+            proxies: (B, N, R_t) proxies, or words.
             mask: (B, N) bool where some of them are padding, else None.
         """
         grid, x = x.shape[1:3], x.flatten(1, 2)
         similarity = self._similarity(x, proxies, mask) if self.compares else None
-        y = x
+        y, gate = x, None
         if self.value is not None:
             values = self.value(proxies)
             if similarity is None:
@@ -110,8 +110,9 @@ class SpatialSelection(nn.Module):
             features = [x.sum(dim=-1) / x.shape[-1], x.max(dim=-1).values]
             statistics = [*features, similarity.amax(dim=1).to(x.dtype), similarity.logsumexp(dim=1).to(x.dtype)]
             maps = torch.stack(statistics, dim=-1).unflatten(1, grid).permute(0, 3, 1, 2)
-            y = self.gate(maps).sigmoid().flatten(1)[..., None] * y
-        return y.unflatten(1, grid)
+            gate = self.gate(maps).sigmoid()[:, 0]
+            y = gate.flatten(1)[..., None] * y
+        return y.unflatten(1, grid), gate
 
     def _similarity(self, x: Tensor, proxies: Tensor, mask: Tensor | None) -> Tensor:
         """Scaled dot products (B, N, HW) of queries and keys in fp32, minus infinity for padding.

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4eca.tuning.s4eca.comparison import FEATURES, Comparison, positions
 from s4eca.tuning.s4eca.dense_extractor import DenseExtractor
 from s4eca.tuning.s4eca.selection import ScaleSelection, SpatialSelection
 
@@ -26,6 +27,8 @@ class VisualSettings:
         temperature: of the scale selection.
         gate: the gate half of the spatial selection.
         context: the context half of the spatial selection.
+        positions: the bottleneck is told where in the image a place lies; frozen features hardly say it.
+        compare: places are compared over the whole image, see `Comparison`.
         dropout: before the up-projection, active in training.
     """
 
@@ -38,6 +41,8 @@ class VisualSettings:
     temperature: float = 1.0
     gate: bool = True
     context: bool = True
+    positions: bool = False
+    compare: bool = False
     dropout: float = 0.0
 
     @property
@@ -47,7 +52,7 @@ class VisualSettings:
 
 
 class VisualAdapter(nn.Module):
-    """Bottleneck, extractor, scale selection, spatial selection, and a projection that starts at zero.
+    """Bottleneck, extractor, scale selection, spatial selection, comparison, and a projection that starts at zero.
 
     Args:
         channels: width C of the vision tower at this place.
@@ -74,6 +79,8 @@ class VisualAdapter(nn.Module):
         self.spatial: SpatialSelection | None = None
         if settings.gate or settings.context:
             self.spatial = SpatialSelection(width, language_width, settings.gate, settings.context, single)
+        self.position = nn.Linear(FEATURES, width, bias=False) if settings.positions else None
+        self.comparison = Comparison(width) if settings.compare else None
         self.dropout = nn.Dropout(settings.dropout)
         self.up = nn.Linear(width, channels)
         nn.init.zeros_(self.up.weight)
@@ -98,14 +105,19 @@ class VisualAdapter(nn.Module):
             assert finer is not None
             pooled = F.adaptive_avg_pool2d(finer.permute(0, 3, 1, 2), (x.shape[1], x.shape[2])).permute(0, 2, 3, 1)
             inner = inner + self.climb(pooled)
+        if self.position is not None:
+            inner = inner + self.position(positions(inner.shape[1], inner.shape[2], inner))
         inner = F.gelu(inner)
         maps = self.extractor(inner) if self.extractor is not None else [inner]
         if self.scale is not None:
             inner = self.scale(maps, None if language is None else masked_mean(language, mask))
         else:
             inner = sum(maps[1:], start=maps[0]) / len(maps)
+        gate: Tensor | None = None
         if self.spatial is not None:
-            inner = self.spatial(inner, language, mask)
+            inner, gate = self.spatial(inner, language, mask)
+        if self.comparison is not None:
+            inner = self.comparison(inner, gate)
         return x + self.up(self.dropout(inner)), inner
 
 
