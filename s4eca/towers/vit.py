@@ -40,11 +40,11 @@ class ViTTower(TimmTower):
 
     The pyramid has strides p/4, p/2, p and 2p for patches of p pixels, unless `scales` says otherwise. It follows
     ViTDet's simple feature pyramid (Li et al., arXiv 2203.16527, section 3) in those strides and departs from it twice:
-    ViTDet learns deconvolutions, and here nothing in a tower is learned, so the grids are resized bilinearly (x4, x2) and by 2x2 means (x1/2; an odd last
-    row or column is averaged alone); ViTDet takes all levels from the last block, and here each comes from its
-    own quarter, fine to coarse, as BEiT's segmentation does (Bao et al., ICLR 2022), so that a tuning method has stages
-    to act in. The model's final norm is left out: timm would apply it to the last block alone by default, and the
-    segmenter norms every stage.
+    ViTDet learns deconvolutions, and here nothing in a tower is learned, so the grids are resized bilinearly (x4, x2)
+    and by 2x2 means (x1/2; an odd last row or column is averaged alone); ViTDet takes all levels from the last block,
+    and here each comes from its own quarter, fine to coarse, as BEiT's segmentation does (Bao et al., ICLR 2022), so
+    that a tuning method has stages to act in. The model's final norm is left out: timm would apply it to the last block
+    alone by default, and the segmenter norms every stage.
 
     Args:
         name: timm model name with its tag, `vit_*_patchN_*`.

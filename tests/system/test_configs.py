@@ -109,7 +109,7 @@ METHODS_PAGE = ROOT / "docs" / "methods.md"
 def test_the_page_of_methods_lists_all_of_them_with_their_sizes(base_towers):
     sizes = dict(documented_sizes())
     assert {name.removesuffix("_side") for name in sizes} == {
-        name for name in options("tuning") if name not in ("full_lavt", "s4eca_demo")
+        name for name in options("tuning") if name not in ("full_lavt", "s4eca_demo", "s4eca_compare")
     }
     for name, count in sizes.items():
         tuning = composed(f"tuning={name.removesuffix('_side')}")["tuning"]
@@ -160,6 +160,28 @@ def test_every_method_meets_2_4_percent_of_swin_b_and_bert_base(name, base_tower
     _, solved = solve_budget(config["tuning"], *base_towers, 2.4, scope)
     assert solved.percent == pytest.approx(2.4, rel=0.05)
     assert solved.towers == 108_891_648 + 86_876_536
+
+
+ABLATIONS = sorted(path.stem for path in (CONF / "comparison" / "vhr").glob("*.yaml"))
+
+
+def test_the_comparison_on_real_images_runs_every_row():
+    text = (CONF / "experiment" / "vhr_comparison.yaml").read_text()
+    rows = yaml.safe_load(text)["hydra"]["sweeper"]["params"]["comparison"]
+    assert sorted(name.strip() for name in rows.split(",")) == [f"vhr/{name}" for name in ABLATIONS]
+
+
+def test_every_row_on_real_images_is_another_network():
+    whole, built = composed("experiment=vhr_comparison", "comparison=vhr/s4eca"), {}
+    for name in ABLATIONS:
+        config = composed("experiment=vhr_comparison", f"comparison=vhr/{name}", *SMALL_TOWERS)
+        assert config["evaluate"] == "val", "nothing is chosen on test"
+        assert config["model"]["segmenter"] == whole["model"]["segmenter"]
+        segmenter = build_module(config).segmenter
+        built[name] = sorted((key, tuple(value.shape)) for key, value in segmenter.learned_state().items())
+    without_parameters = {"visual_scale", "uniform_scale"}
+    others = {str(learned) for name, learned in built.items() if name not in without_parameters}
+    assert len(others) == len(ABLATIONS) - len(without_parameters)
 
 
 @pytest.mark.parametrize("option", [o for o in options("data") if o not in ("checkpoint", "isaid")])

@@ -107,6 +107,23 @@ def test_the_pyramid_resizes_each_depth_without_weights():
         np.testing.assert_allclose(grid[0, :, :, 31], 32 * wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_the_pyramids_scales():
+    def build(scales):
+        return ViTTower(NAMES["vit"], weights="random", image_size=48, options=SMALL, scales=scales)
+
+    states = [State(torch.randn(1, 5 + 9, 32)) for _ in range(4)]
+    whole, small = build([4, 2, 1, 0.5]).end(states), build([2, 1, 1, 1]).end(states)
+    assert [grid.shape[1] for grid in small] == [6, 3, 3, 3]
+    for stage in (1, 3):
+        assert torch.equal(small[stage][0].flatten(0, 1), states[stage].hidden[0, 5:])
+    assert torch.equal(small[2], whole[2])
+    same_twice = build([2, 2, 1, 1]).end([states[1]] * 4)
+    assert torch.equal(same_twice[0], whole[1])
+    for wrong in ([4, 2, 1], [1, 2, 1, 1], [3, 2, 1, 1]):
+        with pytest.raises(S4ecaError, match=r"vision\.scales=.* must be 4 numbers out of 4, 2, 1, 0.5, none larger"):
+            build(wrong)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_site_is_visited_and_obeyed(family):
     tower = tiny_vision(family, depth=8)

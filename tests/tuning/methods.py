@@ -47,6 +47,7 @@ class Case:
 
 METHODS = {
     "s4eca": Case(s4eca),
+    "s4eca_compare": Case(partial(s4eca, None, {"positions": True, "compare": True})),
     "s4eca_dropout": Case(partial(s4eca, {"dropout": 0.3}, {"dropout": 0.3})),
     "full": Case(method("full", "FullFineTuning"), PWAM),
     "full_lavt": Case(method("full", "FullFineTuning", text_layers=3), partial(PWAM, feedback=True)),
@@ -82,6 +83,8 @@ METHODS = {
     "s4eca_no_language": Case(
         partial(s4eca, {"enabled": False}, {"scale": "visual", "gate": False, "context": False}), PWAM, every=False
     ),
+    "s4eca_compare_all": Case(partial(s4eca, None, {"gate": False, "compare": True}), every=False),
+    "s4eca_positions": Case(partial(s4eca, None, {"positions": True}), every=False),
     "s4eca_late": Case(partial(s4eca, None, {"density": [0, 0, 0, 1]}), every=False),
     "s4eca_text_only": Case(partial(s4eca, None, {"density": [0, 0, 0, 0]}), PWAM, every=False),
 }

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 OCTAVES = 3  # of sine and cosine: half an image, a quarter, an eighth from wave to wave
+HEADS = 4
 FEATURES = 2 + 4 * OCTAVES
 
 
@@ -35,17 +36,16 @@ class Comparison(nn.Module):
     times the gate's own.
 
     Args:
-        width: channels R, a multiple of `heads`.
-        heads: of the attention.
+        width: channels R, a multiple of HEADS.
         cells: side of the grid of keys.
     """
 
-    def __init__(self, width: int, heads: int = 4, cells: int = 16) -> None:
+    def __init__(self, width: int, cells: int = 16) -> None:
         super().__init__()
         self.cells = cells
         self.norm = nn.LayerNorm(width)
         self.place = nn.Linear(FEATURES, width, bias=False)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
         self.norm_feed = nn.LayerNorm(width)
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 

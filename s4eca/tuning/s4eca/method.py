@@ -11,6 +11,7 @@ from s4eca.checks import check_dropout, check_whole
 from s4eca.errors import S4ecaError
 from s4eca.towers.base import Site, Step, TextTower, VisionTower, from_grid, to_grid
 from s4eca.tuning.base import INSIDE, Capabilities, Carry, Context, Scope, TuningMethod, Width, evenly_spread
+from s4eca.tuning.s4eca.comparison import HEADS
 from s4eca.tuning.s4eca.text_query import TextQueryAdapter
 from s4eca.tuning.s4eca.visual_adapter import VisualAdapter, VisualSettings, masked_mean
 
@@ -79,7 +80,9 @@ class S4ECA(TuningMethod):
         self.language = language
         self.routing = routing if isinstance(routing, str) else list(routing)
         self._check()
-        self.width = Width(("visual.width", "text.width"), multiple=(1, self.text.heads))
+        self.width = Width(
+            ("visual.width", "text.width"), multiple=(HEADS if self.visual.compare else 1, self.text.heads)
+        )
         self.capabilities = Capabilities(language=self.visual.reads_language, side=True)
 
     def _check(self) -> None:
@@ -100,6 +103,10 @@ class S4ECA(TuningMethod):
         if text.enabled and text.width % text.heads:
             raise S4ecaError(
                 f"tuning.text.heads={text.heads} does not divide tuning.text.width={text.width}; choose a divisor."
+            )
+        if visual.compare and visual.width % HEADS:
+            raise S4ecaError(
+                f"tuning.visual.compare=true needs a multiple of {HEADS} as tuning.visual.width, not {visual.width}."
             )
         if self.language == "proxies" and not text.enabled and visual.reads_language:
             raise S4ecaError(

@@ -119,6 +119,10 @@ def test_base_size_places_and_identity_and_one_step_at_480(base):
         ({"visual": VisualSettings(kernels=[-1, 3])}, "must be odd numbers from 1 on"),
         ({"visual": VisualSettings(granularity="chanel")}, "chanel is neither channel nor scalar"),
         ({"visual": VisualSettings(temperature=0)}, "temperature=0 must be above 0"),
+        (
+            {"visual": VisualSettings(width=10, compare=True)},
+            "compare=true needs a multiple of 4 as tuning",
+        ),
         ({"text": TextSettings(width=10)}, "tuning.text.heads=4 does not divide tuning.text.width=10"),
         (
             {"text": TextSettings(enabled=False), "visual": VisualSettings(density=[0, 0, 0, 0])},
