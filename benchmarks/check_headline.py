@@ -24,7 +24,7 @@ from s4eca.evaluation.results import read_evaluation
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "vhr.parquet"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "vhr.md")
-BLOCK = re.compile(r"(<!-- vhr (\w+) -->\n)(.*?)(\n<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- vhr (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 KINDS = ("class", "place", "extreme", "size", "ordinal", "relation")
 SMALL = 1000  # pixels in the image
 
@@ -85,8 +85,8 @@ def check(write: bool = False) -> list[str]:
     results, wrong = pq.read_table(RESULTS), []
     for page in PAGES:
         text = page.read_text()
-        right = BLOCK.sub(lambda block: block[1] + table(results, block[2]) + block[4], text)
-        if right != text:
+        right, tables = BLOCK.subn(lambda block: block[1] + table(results, block[2]) + "\n" + block[4], text)
+        if right != text or not tables:
             wrong.append(str(page.relative_to(ROOT)))
         if write:
             page.write_text(right)

@@ -134,6 +134,8 @@ def merge(trained: Config, given: DictConfig) -> Config:
     merged["name"] = given.name or merged["name"]
     merged["data"]["cache"] = None  # folders of the machine that trained
     merged["model"]["feature_cache"] = None
+    if (merged["data"].get("augmentation") or {}).get("turn_features"):
+        merged["data"]["augmentation"]["turn_features"] = False  # nothing is turned, and no features are kept
     merged["trainer"]["limit_test_batches"] = 1.0
     # those of the training were for its own number of processes, and for trying it out
     merged["trainer"].update({"strategy": "auto", "num_nodes": 1, "sync_batchnorm": False, "fast_dev_run": False})

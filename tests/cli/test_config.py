@@ -63,6 +63,13 @@ def test_an_evaluation_is_the_checkpoints_config_where_nothing_is_said():
     assert merge(TRAINED, OmegaConf.create(NOTHING)) == {**TRAINED, **changed}
 
 
+def test_an_evaluation_turns_no_features():
+    augmentation = {"rotation": 0.75, "turn_features": True}
+    merged = merge({**TRAINED, "data": {**TRAINED["data"], "augmentation": augmentation}}, OmegaConf.create(NOTHING))
+    assert merged["data"]["augmentation"] == {"rotation": 0.75, "turn_features": False}
+    assert merge({**TRAINED, "data": {**TRAINED["data"], "augmentation": None}}, OmegaConf.create(NOTHING))
+
+
 def test_an_evaluation_changes_what_is_said():
     data = {"root": "new", "batch_size": None, "cache": "mine"}
     logger = {"wandb": {"name": "${name}"}}
