@@ -9,7 +9,7 @@ PACKAGE = Path(s4eca.__file__).parent
 OWN = {
     "s4eca/folders.py": "the helper itself",
     "s4eca/data/readers/listing.py": "leaves hidden files out itself, and is asked for single ones",
-    "s4eca/data/convert.py": "a folder that is replaced",
+    "s4eca/data/readers/writing.py": "a folder that is replaced",
     "s4eca/data/synthetic/module.py": "a folder that is replaced",
     "s4eca/evaluation/predictions/png.py": "a tree that is walked, and replaced",
     "s4eca/evaluation/page/panels.py": "its own pictures",

@@ -99,7 +99,8 @@ def test_squares_stay_black_under_the_other_parts():
 def test_a_turned_sample_is_occluded_after_the_turn():
     mask = torch.zeros(160, 160, dtype=torch.bool)
     mask[:, :30] = True
-    image, turned, words = Augmentation(occlusion=1.0, horizontal_flip=1.0)(WHITE, mask, "A ship on the left", 0, 0, 3)
+    augmentation = Augmentation(occlusion=1.0, horizontal_flip=1.0)
+    image, turned, words, _ = augmentation(WHITE, mask, "A ship on the left", 0, 0, 3)
     assert words == "A ship on the right"
     assert torch.equal(turned, mask.flip(-1))
     assert torch.equal(image, occlude(WHITE, 0, 0, 3))

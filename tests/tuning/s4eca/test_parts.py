@@ -77,8 +77,9 @@ def test_spatial_selection_by_hand():
     statistics = [x[0].mean(0), x[0].max(0).values, similarity.max(2).values, similarity.exp().sum(2).log()]
     gate = selection.gate(torch.stack(statistics)[None])[0].sigmoid()
     wanted = gate * (x[0] + context)
-    got = selection(x.permute(0, 2, 3, 1), proxies, mask)[0].permute(2, 0, 1)
-    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    got, opened = selection(x.permute(0, 2, 3, 1), proxies, mask)
+    torch.testing.assert_close(got[0].permute(2, 0, 1), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(opened, gate, rtol=1e-4, atol=1e-5)
 
 
 def test_the_halves_of_spatial_selection_can_be_left_out():
@@ -87,13 +88,15 @@ def test_the_halves_of_spatial_selection_can_be_left_out():
     gate = SpatialSelection(4, 6, context=False)
     assert context.gate is None
     assert gate.value is None
-    gated = gate(x, proxies, None)
+    gated, opened = gate(x, proxies, None)
     ratio = gated / x
     assert torch.allclose(ratio, ratio[..., :1], atol=1e-4), "one gate for all channels"
     assert 0 < ratio.min() < ratio.max() < 1
+    torch.testing.assert_close(opened, ratio.mean(-1), rtol=1e-4, atol=1e-4)
+    assert context(x, proxies, None)[1] is None
     single = SpatialSelection(4, 6, gate=False, single=True)
     one = proxies[:, :1]
-    torch.testing.assert_close(single(x, one, None), x + single.value(one)[:, None])
+    torch.testing.assert_close(single(x, one, None)[0], x + single.value(one)[:, None])
 
 
 def test_text_adapter_by_hand():
