@@ -18,14 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from s4eca.data.expressions.grammar import KINDS
 from s4eca.evaluation.metrics import INTERSECTION, UNION
+from s4eca.evaluation.protocols import PROTOCOLS
 from s4eca.evaluation.results import read_evaluation
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "vhr.parquet"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "vhr.md")
 BLOCK = re.compile(r"(<!-- vhr (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
-KINDS = ("class", "place", "extreme", "size", "ordinal", "relation")
 SMALL = 1000  # pixels in the image
 
 
@@ -33,7 +34,7 @@ def table(results: pa.Table, split: str) -> str:
     """Returns a split's table in Markdown: rows by falling mIoU, means over seeds, the deviation of the mIoU."""
     results = results.filter(pa.compute.equal(results["split"], split))
     column = {name: np.array(results[name].to_pylist()) for name in results.column_names}
-    iou = column["intersection"] / np.maximum(column["union"], 1)
+    iou = PROTOCOLS["lavt"].iou(column["intersection"], column["union"])
     one = (column["row"] == column["row"][0]) & (column["seed"] == column["seed"][0])
     parts = {f"{kind} ({(one & (column['kind'] == kind)).sum()})": column["kind"] == kind for kind in KINDS}
     small = column["area"] < SMALL
